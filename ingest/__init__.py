@@ -1,0 +1,1 @@
+"""From RDF and other dumps into Neo4j."""

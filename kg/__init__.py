@@ -1,0 +1,1 @@
+"""The graph side: store, snapshot, linker and API. Never imports torch."""

@@ -1,0 +1,204 @@
+"""The snapshot: one versioned folder of Parquet that linker and tensors read, with the same integer index.
+
+``entities.parquet``  id, name, definition, types        row number = entity index, sorted by id
+``aliases.parquet``   alias, entity, prior, kind, language   sorted by alias, then entity
+``triples.parquet``   head, relation, tail               entity, relation and entity index, sorted
+``relations.parquet`` name                               row number = relation index, sorted
+``manifest.json``     format, hash, counts, sources, files (sha256 of each)
+
+Rows are sorted and the writer is fixed, so equal graphs give equal bytes. The folder is complete when its
+manifest is there: it is written aside and renamed.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from kg.errors import ConfigError, InputError
+
+FORMAT = 1
+SCHEMAS: Mapping[str, pa.Schema] = {
+    "entities": pa.schema(
+        [
+            ("id", pa.string()),
+            ("name", pa.string()),
+            ("definition", pa.string()),
+            ("types", pa.list_(pa.string())),
+        ]
+    ),
+    "aliases": pa.schema(
+        [
+            ("alias", pa.string()),
+            ("entity", pa.int32()),
+            ("prior", pa.float32()),
+            ("kind", pa.string()),
+            ("language", pa.string()),
+        ]
+    ),
+    "triples": pa.schema([("head", pa.int32()), ("relation", pa.int32()), ("tail", pa.int32())]),
+    "relations": pa.schema([("name", pa.string())]),
+}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot in memory; ``entity`` is always a row number of ``entities``."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    entities: pa.Table
+    aliases: pa.Table
+    relations: tuple[str, ...]
+    triples: NDArray[np.int32]
+    """``[num_triples, 3]``: head, relation, tail."""
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Snapshot":
+        """Read a snapshot folder and check each file against its manifest.
+
+        Raises:
+            InputError: the folder is not a snapshot, is of another format, or a file was changed.
+        """
+        path = Path(path)
+        manifest_path = path / "manifest.json"
+        if not manifest_path.is_file():
+            raise InputError(path, "not a snapshot (no manifest.json); make one with: python -m kg snapshot")
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        if manifest.get("format") != FORMAT:
+            raise InputError(
+                manifest_path, f"snapshot format {manifest.get('format')!r}, expected {FORMAT}; make it anew"
+            )
+        tables = {}
+        for kind, schema in SCHEMAS.items():
+            file = path / f"{kind}.parquet"
+            if not file.is_file() or _sha256(file) != manifest["files"].get(file.name):
+                raise InputError(file, "missing, or not the bytes that its manifest names; make the snapshot again")
+            tables[kind] = pq.read_table(file, schema=schema, memory_map=True)
+        triples = np.stack([tables["triples"][name].to_numpy() for name in ("head", "relation", "tail")], axis=1)
+        relations = tuple(tables["relations"]["name"].to_pylist())
+        return cls(path, manifest, tables["entities"], tables["aliases"], relations, triples)
+
+    @property
+    def hash(self) -> str:
+        """Hash of the content, whatever the folder is called."""
+        return str(self.manifest["hash"])
+
+    @property
+    def num_entities(self) -> int:
+        return int(self.entities.num_rows)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return list(self.entities["id"].to_pylist())
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Preferred names; the id stands in where an entity has none."""
+        return list(pc.coalesce(self.entities["name"], self.entities["id"]).to_pylist())
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Entity index by id."""
+        return {entity_id: row for row, entity_id in enumerate(self.ids)}
+
+
+def write_snapshot(
+    folder: Path,
+    *,
+    entities: Sequence[Mapping[str, Any]] | pa.Table,
+    aliases: Sequence[Mapping[str, Any]] | pa.Table,
+    triples: Sequence[tuple[str, str, str]],
+    sources: Sequence[Mapping[str, Any]] = (),
+) -> Path:
+    """Write ``folder`` from rows in any order; ids in ``aliases`` (column ``entity``) and ``triples`` are CURIEs.
+
+    An alias or triple that names an unknown entity is a ``ConfigError``: the graph that it came from is broken.
+    """
+    entity_table = _sorted(_table(entities, SCHEMAS["entities"]), ["id"])
+    ids = entity_table["id"]
+    if pc.count_distinct(ids).as_py() != len(ids):
+        raise ConfigError("Two entities of the snapshot have the same id; ids must be unique.")
+    alias_schema = SCHEMAS["aliases"].set(1, pa.field("entity", pa.string()))
+    alias_table = _table(aliases, alias_schema)
+    alias_table = alias_table.set_column(1, SCHEMAS["aliases"].field("entity"), _indices(alias_table["entity"], ids))
+    relation_names = pa.array(sorted({relation for _, relation, _ in triples}), pa.string())
+    columns = list(zip(*triples, strict=True)) if triples else [(), (), ()]
+    triple_table = pa.table(
+        {
+            "head": _indices(pa.array(columns[0], pa.string()), ids),
+            "relation": _indices(pa.array(columns[1], pa.string()), relation_names),
+            "tail": _indices(pa.array(columns[2], pa.string()), ids),
+        },
+        schema=SCHEMAS["triples"],
+    )
+    tables = {
+        "entities": entity_table,
+        "aliases": _sorted(alias_table, ["alias", "entity", "kind", "language"]),
+        "triples": _sorted(
+            triple_table.group_by(["head", "relation", "tail"]).aggregate([]), ["head", "relation", "tail"]
+        ),
+        "relations": pa.table({"name": relation_names}, schema=SCHEMAS["relations"]),
+    }
+    aside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for kind, table in tables.items():
+        pq.write_table(table, aside / f"{kind}.parquet", compression="zstd", version="2.6", store_schema=False)
+    files = {file.name: _sha256(file) for file in sorted(aside.glob("*.parquet"))}
+    content = {"files": files, "sources": sorted(sources, key=lambda row: str(row["id"])), "format": FORMAT}
+    manifest = {
+        **content,
+        "hash": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        "counts": {kind: table.num_rows for kind, table in tables.items()},
+    }
+    (aside / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    return folder
+
+
+def latest_snapshot(folder: Path) -> Path | None:
+    """The newest complete ``vN`` below ``folder``, or None."""
+    versions = [
+        (int(match[1]), path)
+        for path in folder.glob("v*")
+        if (match := re.fullmatch(r"v(\d+)", path.name)) and (path / "manifest.json").is_file()
+    ]
+    return max(versions)[1] if versions else None
+
+
+def _table(rows: Sequence[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> pa.Table:
+    return (
+        rows.select(schema.names).cast(schema)
+        if isinstance(rows, pa.Table)
+        else pa.Table.from_pylist(list(rows), schema)
+    )
+
+
+def _sorted(table: pa.Table, keys: Sequence[str]) -> pa.Table:
+    return table.sort_by([(key, "ascending") for key in keys]).combine_chunks()
+
+
+def _indices(values: pa.Array | pa.ChunkedArray, vocabulary: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    found = pc.index_in(values, value_set=vocabulary)
+    if found.null_count:
+        missing = values.filter(pc.is_null(found))[0].as_py()
+        raise ConfigError(f"{missing!r} is named by an alias or a triple and is no entity of the snapshot.")
+    return found
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Entity encoder, knowledge fusion, training stages and serving."""
