@@ -1,0 +1,187 @@
+"""Labelled examples and corpora: one reader function per format, all in one table."""
+
+import gzip
+import json
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from kg.errors import ConfigError, InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One text with what is to be predicted: ``label`` for the whole, or ``tags`` for its ``words``."""
+
+    id: str
+    text: str
+    label: str | None = None
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    """IOB2, one for each word."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The three parts of a task; nothing is tuned on ``test``."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+
+
+def sample_desks(path: Path) -> Splits:
+    """The project's own sample, each sentence with the coverage desk that it goes to."""
+    return _by_split(
+        (row["split"], Example(id=row["id"], text=row["text"], label=row["label"])) for row in _json_lines(path)
+    )
+
+
+def sample_tags(path: Path) -> Splits:
+    """The project's own sample, with its entity spans as IOB2 tags."""
+
+    def example(row: dict[str, object]) -> Example:
+        text, spans = str(row["text"]), row["entities"]
+        assert isinstance(spans, list)
+        words = [(match.group(), match.start()) for match in re.finditer(r"\w+|[^\w\s]", text)]
+        tags = []
+        for word, start in words:
+            span = next((s for s in spans if s["start"] < start + len(word) and start < s["end"]), None)
+            tags.append("O" if span is None else ("B-" if start <= span["start"] else "I-") + span["type"])
+        return Example(id=str(row["id"]), text=text, words=tuple(word for word, _ in words), tags=tuple(tags))
+
+    return _by_split((str(row["split"]), example(row)) for row in _json_lines(path))
+
+
+def phrasebank(path: Path) -> Splits:
+    """Financial PhraseBank, ``text@label`` in latin-1, 80/20 stratified; a tenth of the 80 becomes validation."""
+    examples, seen = [], set()
+    for number, line in enumerate(_lines(path, encoding="latin-1"), 1):
+        text, at, label = line.rpartition("@")
+        if not at or label not in {"negative", "neutral", "positive"}:
+            raise InputError(path, f"expected text@label, got {line[:60]!r}", line=number)
+        if text not in seen:  # a sentence on both sides of the split would be a leak
+            seen.add(text)
+            examples.append(Example(id=f"{number}", text=text, label=label))
+    train, test = stratified_split(examples, share=0.2, seed=0)
+    train, validation = stratified_split(train, share=0.1, seed=0)
+    return Splits(train=train, validation=validation, test=test)
+
+
+def conll_folder(path: Path) -> Splits:
+    """CoNLL-2003 columns (word … tag, IOB1) in ``train/*.txt`` and ``test/*.txt``; a tenth of train is validation."""
+    parts = {name: sorted((path / name).glob("*.txt")) for name in ("train", "test")}
+    if not all(parts.values()):
+        raise InputError(path, "expected the folders train and test with .txt files in CoNLL format")
+    read = {name: tuple(example for file in files for example in _columns(file)) for name, files in parts.items()}
+    train, validation = stratified_split(read["train"], share=0.1, seed=0)
+    return Splits(train=train, validation=validation, test=read["test"])
+
+
+def bio_folder(path: Path) -> Splits:
+    """``word<TAB>tag`` in ``train.tsv``, ``devel.tsv`` and ``test.tsv``; a blank line ends a sentence."""
+    train, validation, test = (tuple(_columns(path / f"{name}.tsv")) for name in ("train", "devel", "test"))
+    return Splits(train=train, validation=validation, test=test)
+
+
+Reader: TypeAlias = Callable[[Path], Splits]
+READERS: Mapping[str, Reader] = {
+    "sample_desks": sample_desks,
+    "sample_tags": sample_tags,
+    "phrasebank": phrasebank,
+    "conll_folder": conll_folder,
+    "bio_folder": bio_folder,
+}
+
+
+def read_task(reader: str, path: Path) -> Splits:
+    """Read a task's splits.
+
+    Raises:
+        ConfigError: no such reader. InputError: the data is not there or not of its format.
+    """
+    if reader not in READERS:
+        raise ConfigError(f"There is no reader {reader!r}; known: {', '.join(READERS)}.")
+    splits = READERS[reader](path)
+    if not splits.train or not splits.test:
+        found = f"{len(splits.train)} training and {len(splits.test)} test examples"
+        raise InputError(path, f"reader {reader!r} found {found}; expected some of both")
+    return splits
+
+
+def read_corpus(path: Path) -> Iterator[str]:
+    """Texts of a corpus: ``.txt`` one a line, ``.jsonl`` the key ``text`` split at line ends; both also ``.gz``."""
+    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if suffix == ".jsonl":
+        for row in _json_lines(path):
+            yield from (line.strip() for line in str(row["text"]).splitlines() if line.strip())
+    elif suffix == ".txt":
+        yield from (line for line in _lines(path) if line)
+    else:
+        raise InputError(path, f"a corpus is .txt or .jsonl, plain or .gz; this is {path.suffix!r}")
+
+
+def stratified_split(
+    examples: Sequence[Example], *, share: float, seed: int
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Keep ``1 - share`` and hold out ``share`` of each label (of all, where there are no labels), in given order."""
+    by_label: dict[str | None, list[Example]] = {}
+    for example in examples:
+        by_label.setdefault(example.label, []).append(example)
+    held: set[str] = set()
+    for label in sorted(by_label, key=str):
+        ids = [example.id for example in by_label[label]]
+        random.Random(f"{seed} {label}").shuffle(ids)  # noqa: S311
+        held.update(ids[: round(share * len(ids))])
+    return (
+        tuple(example for example in examples if example.id not in held),
+        tuple(example for example in examples if example.id in held),
+    )
+
+
+def _by_split(rows: Iterator[tuple[str, Example]]) -> Splits:
+    parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
+    for split, example in rows:
+        parts[split].append(example)
+    return Splits(**{name: tuple(examples) for name, examples in parts.items()})
+
+
+def _columns(path: Path) -> Iterator[Example]:
+    """Sentences of a column file: first column the word, last one the tag; IOB1 becomes IOB2."""
+    words: list[str] = []
+    tags: list[str] = []
+    for number, line in enumerate([*_lines(path), ""], 1):
+        columns = line.split()
+        if columns and columns[0] != "-DOCSTART-":
+            if len(columns) < 2:
+                raise InputError(path, f"expected a word and a tag, got {line!r}", line=number)
+            tag = columns[-1]
+            if tag.startswith("I-") and (not tags or tags[-1][1:] != tag[1:]):
+                tag = "B-" + tag[2:]
+            words.append(columns[0])
+            tags.append(tag)
+        elif words:
+            yield Example(id=f"{path.stem}:{number}", text=" ".join(words), words=tuple(words), tags=tuple(tags))
+            words, tags = [], []
+
+
+def _lines(path: Path, *, encoding: str = "utf-8") -> Iterator[str]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding=encoding, newline="\n") as stream:
+            for line in stream:
+                yield line.rstrip("\r\n")
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise InputError(path, f"cannot be read: {error}") from error
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, object]]:
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(path, f"not JSON: {error}", line=number) from error
+        yield row

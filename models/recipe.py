@@ -1,0 +1,158 @@
+"""A recipe: one TOML file that says which graph, base model, corpus and tasks make a run."""
+
+import tomllib
+from dataclasses import field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from kg.errors import ConfigError
+from models.fusion import FusionConfig
+from models.gnn import GNNConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+Arm = Literal["plain", "fused", "shuffled"]
+ARMS: tuple[Arm, ...] = ("plain", "fused", "shuffled")
+_STRICT = ConfigDict(extra="forbid")
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Graph:
+    """What is loaded into Neo4j before anything is trained."""
+
+    source: str
+    """Reader of ``python -m ingest load``: ``fibo``, ``obo``, ``rdf`` or ``table``."""
+    paths: tuple[str, ...]
+    """Files or folders; relative ones are looked for in the data folder."""
+    options: tuple[str, ...] = ()
+    """More options of ``python -m ingest load``, as on the command line."""
+    source_id: str
+    """The data set whose nodes make up the snapshot."""
+    ban_relations: tuple[str, ...] = ()
+    """Relations kept out of encoder and table, because they state a task's label."""
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Training:
+    """How one model is trained; the defaults suit MiniLM on a CPU."""
+
+    epochs: float = 4.0
+    max_steps: int = -1
+    """Overrides ``epochs`` when positive."""
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    """Of the base model. MiniLM wants 1e-4 to 3e-4; 2e-5, a BERT-base habit, underfits."""
+    head_learning_rate: float = 5e-4
+    """Of what starts untrained: fusion blocks and the task's head."""
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.01
+    entity_dropout: float = 0.15
+    """Share of mentions whose entities are hidden in a training step."""
+    max_length: int = 128
+    """Tokens a text; longer ones are cut."""
+    freeze_embeddings: bool = True
+    """Word embeddings stay as they are: halves a step at 32 tokens."""
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Pretrain(Training):
+    """Masked language modelling on domain text; a corpus of none skips the stage."""
+
+    corpus: tuple[str, ...] = ()
+    """Text sources, ``reader:path``; the training texts of the tasks are always added."""
+    max_texts: int = 4000
+    mask_probability: float = 0.15
+    mention_probability: float = 0.3
+    """Chance that a linked mention is masked whole."""
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Task:
+    """One fine-tuning task; the first of a recipe is the one that is served."""
+
+    name: str
+    kind: Literal["sequence_classification", "token_classification"]
+    reader: str
+    """Key of ``models.data.READERS``."""
+    path: str
+    training: Training = field(default_factory=Training)
+    max_train: int | None = None
+    """Use no more training examples than this."""
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Recipe:
+    """All of a run but its seeds and its folder."""
+
+    name: str
+    summary: str
+    base: str = "minilm"
+    """``minilm``, a folder, or a hub id when online."""
+    graph: Graph
+    gnn: GNNConfig = field(default_factory=GNNConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    pretrain: Pretrain = field(default_factory=Pretrain)
+    tasks: tuple[Task, ...]
+    seeds: int = 3
+    arms: tuple[Arm, ...] = ARMS
+    limits: str = ""
+    """What a reader of the results has to know; goes into the model card."""
+
+    def with_overrides(self, *, seeds: int | None, arms: tuple[Arm, ...] | None) -> "Recipe":
+        """The same recipe with what the command line asks for."""
+        return replace(self, seeds=seeds or self.seeds, arms=arms or self.arms)  # type: ignore[type-var]
+
+
+def load_recipe(name: str) -> Recipe:
+    """Read a recipe by its name (``finance``) or path (``my/recipe.toml``).
+
+    Raises:
+        ConfigError: no such recipe, TOML that does not parse, or a key that is unknown or of the wrong type.
+    """
+    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        raise ConfigError(f"There is no recipe {name!r}; known: {known}; or give the path of a TOML file.")
+    try:
+        return parse_recipe(tomllib.loads(path.read_text(encoding="utf-8")), place=str(path))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+
+
+def parse_recipe(values: dict[str, Any], *, place: str) -> Recipe:
+    """Check ``values`` against ``Recipe``; unknown keys are refused, not dropped."""
+    try:
+        return TypeAdapter(Recipe).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{place}: {key}: {first['msg']} (got {first['input']!r})") from error
+
+
+def resolve_path(path: str, data: Path | None) -> Path:
+    """Find a recipe's path: as given, in the data folder, or beside the recipes (``sample/…``).
+
+    Raises:
+        ConfigError: it is nowhere, saying where it was looked for.
+    """
+    places = [Path(path), *([data / path] if data else []), RECIPES / path]
+    for place in places:
+        if place.exists():
+            return place.absolute()
+    raise ConfigError(
+        f"{path} was looked for in {', '.join(str(place.parent) for place in places)} and is in none of them; "
+        "set KGFUSE_DATA to the folder that holds it."
+    )
+
+
+def default_recipe(data: Path | None) -> str:
+    """``finance`` where its data is at hand, else the small sample that comes with the project."""
+    recipe = load_recipe("finance")
+    try:
+        for path in (*recipe.graph.paths, *(task.path for task in recipe.tasks)):
+            resolve_path(path, data)
+    except ConfigError:
+        return "sample"
+    return recipe.name

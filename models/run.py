@@ -1,0 +1,180 @@
+"""The run folder: what a run was asked, what it used, what it finished, and where each stage's files are.
+
+``config.toml`` as asked · ``manifest.json`` versions, hashes, snapshot, finished stages · ``gnn/`` · ``table/`` ·
+``pretrain/<arm>/`` · ``jobs/<task>-<arm>-<seed>/`` · ``model/`` · ``metrics.json`` · ``plots/`` · ``README.md``, the
+model card
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from kg.errors import ConfigError, InputError
+from models.recipe import Recipe
+
+PACKAGES = ("kgfuse", "torch", "torch-geometric", "transformers", "neo4j", "pyoxigraph", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder; every file in it is written aside and renamed."""
+
+    path: Path
+    recipe: Recipe
+
+    @classmethod
+    def open(cls, path: Path, recipe: Recipe) -> "Run":
+        """Make the folder, or go on with one that the same recipe began.
+
+        Raises:
+            ConfigError: the folder belongs to another recipe, or is something else altogether.
+        """
+        config = _as_toml(asdict(recipe))
+        file = path / "config.toml"
+        if file.is_file() and _trained_by(file.read_text(encoding="utf-8")) != _trained_by(config):
+            raise ConfigError(
+                f"{path} holds a run of other settings than {recipe.name!r} has now; name another folder with --run, "
+                f"or remove it to begin again (see {file})."
+            )
+        if not file.is_file() and path.exists() and any(path.iterdir()):
+            raise ConfigError(f"{path} is no run folder (no config.toml) and is not empty; name another with --run.")
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(file, config)
+        run = cls(path, recipe)
+        run.update_manifest(
+            recipe=recipe.name,
+            python=platform.python_version(),
+            machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            packages={name: version(name) for name in PACKAGES},
+            git_revision=_git_revision(),
+        )
+        return run
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return read_manifest(self.path) if (self.path / "manifest.json").is_file() else {}
+
+    def update_manifest(self, **values: Any) -> None:
+        write_json(self.path / "manifest.json", {**self.manifest, **values})
+
+    def done(self, stage: str) -> bool:
+        return stage in self.manifest.get("stages", {})
+
+    def finish(self, stage: str, result: Mapping[str, Any]) -> None:
+        """Mark a stage as complete; its result is what later stages and the report read."""
+        self.update_manifest(stages={**self.manifest.get("stages", {}), stage: dict(result)})
+
+    def result(self, stage: str) -> dict[str, Any]:
+        return dict(self.manifest["stages"][stage])
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """The manifest of a finished or unfinished run.
+
+    Raises:
+        InputError: the folder is no run folder.
+    """
+    file = run / "manifest.json"
+    if not file.is_file():
+        raise InputError(run, "not a run folder (no manifest.json); make one with: python -m models.train_kgbert")
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+@contextmanager
+def aside(folder: Path) -> Iterator[Path]:
+    """A folder to write into that takes the name ``folder`` only when the block ends without an error."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    yield part
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace ``file`` in one step."""
+    part = file.with_name(file.name + ".part")
+    with part.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.rename(file)
+
+
+def write_json(file: Path, value: Any) -> None:
+    write_text(file, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def data_hash(path: Path) -> str:
+    """sha256 over the files of a data set, by sorted relative name and content."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(str(file.relative_to(path)).encode() + b"\0")
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _trained_by(config: str) -> list[str]:
+    """The settings that shape the weights: more seeds or arms may be added to a run that exists."""
+    free = ("seeds = ", "arms = ", "limits = ", "summary = ")
+    return [line for line in config.splitlines() if not line.startswith(free)]
+
+
+def _git_revision() -> str | None:
+    root = Path(__file__).parent.parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _as_toml(values: Mapping[str, Any], prefix: str = "") -> str:
+    """The subset of TOML that recipes use; None is left out, as TOML has no such value."""
+    lines: list[str] = []
+    tables: list[str] = []
+    for key, value in values.items():
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            tables.append(f"\n[{prefix}{key}]\n" + _as_toml(value, f"{prefix}{key}."))
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+            tables.extend(f"\n[[{prefix}{key}]]\n" + _as_toml(item, f"{prefix}{key}.") for item in value)
+        else:
+            plain = list(value) if isinstance(value, tuple) else value
+            lines.append(f"{key} = {json.dumps(plain, ensure_ascii=False)}\n")
+    return "".join(lines) + "".join(tables)
+
+
+def child_process(*arguments: str) -> str:
+    """Run another command of this project (``-m kg snapshot …``) and return what it printed.
+
+    The parts are joined by processes and files only, so that ``models`` never imports ``ingest``. Its progress goes to
+    our standard error; its failure is its own message and exit code.
+    """
+    done = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode == 130:
+        raise KeyboardInterrupt
+    if done.returncode == 2:
+        raise ConfigError(f"the step `python {' '.join(arguments)}` was refused (its message is above).")
+    if done.returncode:
+        raise RuntimeError(f"`python {' '.join(arguments)}` ended with exit code {done.returncode}")
+    return done.stdout

@@ -1,0 +1,21 @@
+"""The stages of a run, in order; each reads the files of the one before and marks itself finished in the manifest."""
+
+from kg.settings import Settings
+from models.run import Run
+from models.stages import evaluate, finetune, gnn, pretrain
+
+STAGES = {
+    "gnn": gnn.run_stage,
+    "pretrain": pretrain.run_stage,
+    "finetune": finetune.run_stage,
+    "evaluate": evaluate.run_stage,
+}
+
+
+def run_stages(run: Run, settings: Settings, *, last: str) -> None:
+    """Run every stage up to ``last`` that this run has not finished; ``last`` itself always looks again."""
+    for name, run_stage in STAGES.items():
+        if name == last or not run.done(name):
+            run_stage(run, settings)
+        if name == last:
+            return

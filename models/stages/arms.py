@@ -1,0 +1,102 @@
+"""The arms of a comparison: one model each, the same in all but the knowledge that it is given."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import nn
+from transformers import set_seed
+
+from kg.linking import Linker
+from models.base import load_base, load_tokenizer
+from models.batch import KnowledgeCollator, KnowledgeEncoder
+from models.entity_table import EntityTable
+from models.recipe import Arm, Recipe, Training
+
+SHUFFLE_SEED = 20
+"""One permutation for all seeds: its pretraining is done once, as for the real table."""
+
+
+def arm_table(run_path: Path, arm: Arm) -> EntityTable | None:
+    """The entity table that an arm reads; None for the plain one."""
+    if arm == "plain":
+        return None
+    table = EntityTable.load(run_path / "table")
+    return table.shuffled(SHUFFLE_SEED) if arm == "shuffled" else table
+
+
+def build_model(
+    recipe: Recipe,
+    table: EntityTable | None,
+    *,
+    auto_class: Any,
+    kgbert_class: Any,
+    seed: int,
+    warm_start: Path | None,
+    training: Training,
+    **options: Any,
+) -> nn.Module:
+    """A base model with a fresh head, fused when ``table`` is given, ready to be trained.
+
+    The base and its head are made first, under ``seed``, so that every arm begins with the same head.
+    ``warm_start`` is a saved model whose weights of the same name and shape are taken over.
+    """
+    set_seed(seed)
+    if table is None:
+        model: nn.Module = load_base(recipe.base, auto_class, **options)
+    else:
+        model = kgbert_class.from_base(recipe.base, table, fusion=recipe.fusion, **options)
+    if warm_start is not None:
+        take_over(model, warm_start)
+    if training.freeze_embeddings:
+        model.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
+    return model
+
+
+def take_over(model: nn.Module, folder: Path) -> None:
+    """Copy the saved weights that ``model`` has too; heads of another task stay as they are."""
+    saved = load_file(folder / "model.safetensors")
+    own = model.state_dict()
+    shared = {name: value for name, value in saved.items() if name in own and own[name].shape == value.shape}
+    if not shared:
+        raise ValueError(f"no weight of {folder} fits {type(model).__name__}")
+    model.load_state_dict(shared, strict=False)
+
+
+def is_fresh(name: str) -> bool:
+    """True for parameters that no pretrained model brings: fusion blocks and task heads."""
+    return any(part in name for part in ("knowledge_attention", "classifier", "cls.predictions.transform"))
+
+
+@cache
+def text_encoder(run_path: Path, base: str, snapshot: str, max_length: int) -> KnowledgeEncoder:
+    """Tokenizer, linker and table rows of a run; kept by a worker process for its later trainings."""
+    table = EntityTable.load(run_path / "table")
+    linker = Linker.load(run_path / snapshot)
+    return KnowledgeEncoder(load_tokenizer(base), linker, table, max_length=max_length)
+
+
+def predict_logits(
+    model: nn.Module, features: Sequence[dict[str, Any]], collate: KnowledgeCollator, *, batch_size: int = 32
+) -> list[NDArray[np.float32]]:
+    """Logits of each example in the order given; token-wise ones are cut to the example's own length."""
+    model.eval()
+    by_length = sorted(range(len(features)), key=lambda index: len(features[index]["input_ids"]))
+    logits: dict[int, NDArray[np.float32]] = {}
+    with torch.inference_mode():
+        for indices in _batches(by_length, batch_size):
+            batch = collate([features[index] for index in indices])
+            batch.pop("labels", None)
+            output = model(**batch).logits.float().numpy()
+            for index, row in zip(indices, output, strict=True):
+                logits[index] = row[: len(features[index]["input_ids"])] if row.ndim > 1 else row
+    return [logits[index] for index in range(len(features))]
+
+
+def _batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (indices[start : start + size] for start in range(0, len(indices), size))

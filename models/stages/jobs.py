@@ -1,0 +1,114 @@
+"""Trainings side by side: one process a core, one progress bar a training, finished ones never done again."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from models.run import Run
+
+RESULT = "result.json"
+Report = Callable[[float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training of one arm."""
+
+    name: str
+    folder: Path
+    """Where its checkpoints are, and ``result.json`` once it is finished."""
+    work: Callable[..., dict[str, Any]]
+    """Module-level function ``work(run_path, folder, report, **arguments)``; writes ``result.json`` last of all."""
+    arguments: dict[str, Any]
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        file = self.folder / RESULT
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def run_jobs(run: Run, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Run what is not finished, as many at a time as there are cores, and return all results in order."""
+    todo = [job for job in jobs if job.result is None]
+    if todo:
+        _run(run, todo)
+    return [job.result or {} for job in jobs]
+
+
+def _run(run: Run, jobs: Sequence[Job]) -> None:
+    workers = min(len(jobs), max(1, len(os.sched_getaffinity(0))))
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    # two OpenMP threads that fight for a core made a training ten times slower: the cores are shared out beforehand
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    context = multiprocessing.get_context("spawn")
+    shares: Any = context.Queue()
+    columns = (TextColumn("{task.description:32}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
+    bars: dict[str, TaskID] = {}
+    with (
+        Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(shares, threads)) as pool,
+    ):
+        total = progress.add_task(f"{len(jobs)} trainings, {workers} at a time", total=len(jobs))
+        waiting: set[Future[None]] = {pool.submit(_work, job, run.path) for job in jobs}
+        try:
+            while waiting:
+                _show(shares, progress, bars, total)
+                for future in [future for future in waiting if future.done()]:
+                    waiting.remove(future)
+                    future.result()
+            _show(shares, progress, bars, total)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+
+
+def _show(shares: Any, progress: Progress, bars: dict[str, TaskID], total: TaskID) -> None:
+    """Move the bars by what the workers told since the last look."""
+    done: dict[str, float] = {}
+    try:
+        while True:
+            name, share = shares.get(timeout=0.2)
+            done[name] = share
+    except Empty:
+        pass
+    for name, share in done.items():
+        if name not in bars:
+            bars[name] = progress.add_task(f"  {name}", total=1.0)
+        progress.update(bars[name], completed=share)
+        if share >= 1:
+            progress.update(bars[name], visible=False)
+            progress.advance(total)
+
+
+_shares: Any = None
+
+
+def _start_worker(shares: Any, threads: int) -> None:
+    global _shares
+    import signal
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    torch.set_num_threads(threads)
+    _shares = shares
+
+
+def _work(job: Job, run_path: Path) -> None:
+    def report(share: float) -> None:
+        _shares.put((job.name, min(share, 0.999)))
+
+    report(0.0)
+    job.work(run_path, job.folder, report, **job.arguments)
+    _shares.put((job.name, 1.0))

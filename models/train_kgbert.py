@@ -1,0 +1,103 @@
+"""``python -m models.train_kgbert``: from a graph and a base model to a fused model and a report on it."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from kg import cli
+
+if TYPE_CHECKING:
+    from models.run import Run
+
+STAGES = ("gnn", "pretrain", "finetune", "evaluate")
+ArmName = Literal["plain", "fused", "shuffled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Common:
+    run_folder: Annotated[Path | None, tyro.conf.arg(name="run")] = None
+    """Run folder; default runs/<recipe>. A folder that holds an unfinished run is gone on with."""
+    seeds: int | None = None
+    """Number of seeds of each arm; default as the recipe says."""
+    arms: tuple[ArmName, ...] | None = None
+    """Models to compare; default as the recipe says."""
+
+    def _stages(self, recipe_name: str | None, last: str) -> None:
+        """Run every stage up to ``last`` that is not finished yet."""
+        from kg.settings import Settings
+        from models.stages import run_stages
+
+        run_stages(self._open(recipe_name), Settings.from_env(), last=last)
+
+    def _open(self, recipe_name: str | None) -> "Run":
+        from kg.settings import Settings
+        from models.recipe import default_recipe, load_recipe
+        from models.run import Run
+
+        if recipe_name is None:
+            recipe_name = default_recipe(Settings.from_env().data)
+            if recipe_name == "sample":
+                say("No data folder (KGFUSE_DATA) with the finance data: running on the small sample of this project.")
+        recipe = load_recipe(recipe_name).with_overrides(seeds=self.seeds, arms=self.arms)
+        return Run.open(self.run_folder or Path("runs") / recipe.name, recipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class All(_Common):
+    """Run all stages of a recipe: gnn, pretrain, finetune, evaluate. Each has a command of its own, too."""
+
+    recipe: tyro.conf.Positional[str | None] = None
+    """Name or TOML file; default finance where its data is, else the small sample."""
+
+    def run(self) -> None:
+        self._stages(self.recipe, "evaluate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stage(_Common):
+    recipe: tyro.conf.Positional[str]
+    """Name (finance, medicine, sample) or TOML file of a recipe."""
+
+    def run(self) -> None:
+        self._stages(self.recipe, type(self).__name__.lower())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gnn(_Stage):
+    """Load the graph, make its snapshot, train the entity encoder and build the entity table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(_Stage):
+    """Continue the masked language modelling of each arm on domain text, with its own knowledge."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(_Stage):
+    """Fine-tune the fused model on the tasks of the recipe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(_Stage):
+    """Compare plain, fused and shuffled on each task, same seeds and steps, and write the report."""
+
+
+def say(line: str) -> None:
+    """A line for the person who waits; standard output stays for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = list(sys.argv[1:] if argv is None else argv)
+    prog = "python -m models.train_kgbert"
+    if argv and argv[0] in STAGES:
+        return cli.run(prog, [Gnn, Pretrain, Finetune, Evaluate], argv)
+    return cli.run(prog, [All], argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
