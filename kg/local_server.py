@@ -118,7 +118,11 @@ class LocalServer:
     def status(self) -> dict[str, Any]:
         """What ``python -m kg status`` prints."""
         running = self._running()
-        state: dict[str, Any] = {"running": running is not None, "version": neo4j_jars.VERSION, "home": str(self.folder)}
+        state: dict[str, Any] = {
+            "running": running is not None,
+            "version": neo4j_jars.VERSION,
+            "home": str(self.folder),
+        }
         if running is not None:
             keep = (self.folder / "keep").exists()
             state |= {"uri": f"bolt://127.0.0.1:{running['port']}", "pid": running["pid"], "kept": keep}
@@ -136,7 +140,7 @@ class LocalServer:
             yield
 
     def _running(self) -> dict[str, Any] | None:
-        """What the supervisor wrote, if its server still lives; a pid that was given to another process is no server."""
+        """What the supervisor wrote, if its server still lives; a pid that another process has got since is no server."""
         try:
             state: dict[str, Any] = json.loads((self.folder / "server.json").read_text(encoding="utf-8"))
             process = psutil.Process(state["pid"])
@@ -231,7 +235,7 @@ def supervise(folder: Path, port: int, heap: str) -> int:
     server = subprocess.Popen(
         [*java_command(heap), "org.neo4j.server.Neo4jCommunity", *places],
         env=admin_environment(folder),
-        preexec_fn=_die_with_parent,  # noqa: PLW1509 (one thread here)
+        preexec_fn=_die_with_parent,  # safe: one thread here
     )
     try:
         while server.poll() is None and not stopping and not _listens(server.pid, port):

@@ -1,4 +1,4 @@
-"""The jars of the local Neo4j server: fetched once for each user from Maven Central, each checked against its pinned hash."""
+"""The jars of the local Neo4j: fetched once for each user from Maven Central, each checked against its pinned hash."""
 
 import hashlib
 import os

@@ -1,0 +1,135 @@
+"""``python -m kg``: local server, Cypher, snapshots, links and the API; and ``kgfuse``, which offers all commands."""
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tyro
+
+from kg import cli
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Start the local Neo4j and leave it running until `stop`."""
+
+    def run(self) -> None:
+        from kg.local_server import LocalServer
+        from kg.settings import Settings
+
+        server = LocalServer(Settings.from_env().home)
+        address = server.start(keep=True)
+        server.release()
+        print(f"Neo4j runs at {address.uri}, user {address.user}; its password is in {server.folder / 'password'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Stop the local Neo4j."""
+
+    def run(self) -> None:
+        from kg.local_server import LocalServer
+        from kg.settings import Settings
+
+        print("Neo4j is stopped" if LocalServer(Settings.from_env().home).stop() else "no local Neo4j was running")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Say whether the local Neo4j runs, and where."""
+
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from kg.local_server import LocalServer
+        from kg.settings import Settings
+
+        status = LocalServer(Settings.from_env().home).status()
+        if self.json:
+            print(json.dumps(status))
+        elif status["running"]:
+            until = "until `python -m kg stop`" if status["kept"] else "as long as a command uses it"
+            print(f"Neo4j {status['version']} runs at {status['uri']} (pid {status['pid']}), {until}")
+        else:
+            print(f"Neo4j {status['version']} does not run; its store is {status['home']}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cypher:
+    """Run one read-only Cypher statement and print its rows."""
+
+    query: tyro.conf.Positional[str]
+    """For example: MATCH (e:Entity) RETURN e.name LIMIT 5"""
+    json: bool = False
+    """Print one JSON object: columns, rows, truncated."""
+    limit: int = 100
+    """Rows printed at most."""
+    timeout: float = 30
+    """Seconds after which the query is ended."""
+
+    def run(self) -> None:
+        from kg.explore import run_cypher
+        from kg.settings import Settings
+        from kg.store import open_store
+
+        with open_store(Settings.from_env()) as store:
+            answer = run_cypher(store, self.query, limit=self.limit, timeout_s=self.timeout)
+        if self.json:
+            rows = {"columns": answer.columns, "rows": answer.rows, "truncated": answer.truncated}
+            print(json.dumps(rows, ensure_ascii=False))
+            return
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*answer.columns)
+        for row in answer.rows:
+            cells = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in row]
+            table.add_row(*(cell.replace("[", "\\[") for cell in cells))
+        Console().print(table)
+        more = f"; there are more, see --limit (now {self.limit})" if answer.truncated else ""
+        print(f"{len(answer.rows)} rows{more}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hash:
+    """Print one sha256 of the graph's nodes, relationships and properties."""
+
+    def run(self) -> None:
+        from kg.graph_hash import graph_hash
+        from kg.settings import Settings
+        from kg.store import open_store
+
+        with open_store(Settings.from_env()) as store:
+            print(graph_hash(store))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run("python -m kg", [Start, Stop, Status, Cypher, Hash], argv)
+
+
+COMMANDS = {
+    "kg": ("kg.__main__", "local Neo4j, Cypher, snapshots, links, API"),
+    "ingest": ("ingest.__main__", "RDF and other sources into Neo4j"),
+    "train": ("models.train_kgbert", "all stages from the graph to the report"),
+    "serve": ("models.serve", "predictions over HTTP"),
+    "explain": ("models.explain", "why a model said what it said"),
+}
+"""By name, since ``kg`` imports neither ``ingest`` nor ``models``."""
+
+
+def kgfuse() -> int:
+    """The console script: ``kgfuse ingest load …`` is ``python -m ingest load …``."""
+    name, rest = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
+    if name in COMMANDS:
+        entry = importlib.import_module(COMMANDS[name][0])
+        return int(entry.main(rest))
+    lines = [f"  {command:8} {says}" for command, (_, says) in COMMANDS.items()]
+    print("usage: kgfuse COMMAND …\n\n" + "\n".join(lines) + "\n\n`kgfuse COMMAND --help` says more.")
+    return 0 if name in ("-h", "--help") else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Node labels, constraints and indexes of the graph, and the one way to put a name into Cypher text."""
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kg.store import GraphStore
+
+KINDS = frozenset(
+    {
+        "Class",
+        "Individual",
+        "ObjectProperty",
+        "DatatypeProperty",
+        "AnnotationProperty",
+        "Datatype",
+        "Ontology",
+        "Concept",
+        "SemanticType",
+        "Item",
+        "Property",
+        "Axiom",
+        "Stub",
+        "Deprecated",
+        "Tombstone",
+    }
+)
+"""What an entity can be; classes of a source are relationships (``INSTANCE_OF``), not node labels."""
+
+STATEMENTS = (
+    "CREATE CONSTRAINT entity_id IF NOT EXISTS FOR (e:Entity) REQUIRE e.id IS UNIQUE",
+    "CREATE CONSTRAINT entity_iri IF NOT EXISTS FOR (e:Entity) REQUIRE e.iri IS UNIQUE",
+    "CREATE CONSTRAINT source_id IF NOT EXISTS FOR (s:Source) REQUIRE s.id IS UNIQUE",
+    "CREATE FULLTEXT INDEX entity_names IF NOT EXISTS FOR (e:Entity) ON EACH [e.name, e.names]",
+)
+
+
+def ensure_schema(store: "GraphStore") -> None:
+    """Create what is missing and wait until the indexes are there."""
+    for statement in STATEMENTS:
+        store.write(statement)
+    store.read("CALL db.awaitIndexes(300)")
+
+
+def source_label(source: str) -> str:
+    """Node label of a source: ``fibo`` → ``Fibo``, ``my-graph`` → ``MyGraph``."""
+    return "".join(part.capitalize() for part in re.split(r"[^0-9A-Za-z]+", source) if part)
+
+
+def quote_name(name: str) -> str:
+    """A label, relationship type or property key for Cypher text, in backticks.
+
+    Names cannot be parameters everywhere; whatever has to stand in the text goes through here.
+
+    Raises:
+        ValueError: the name is empty, too long, or has a control character.
+    """
+    if not name or len(name) > 500 or any(ord(character) < 32 for character in name):
+        raise ValueError(f"not a usable name in the graph: {name[:60]!r}")
+    return "`" + name.replace("`", "``") + "`"
