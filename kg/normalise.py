@@ -94,7 +94,7 @@ class NormalText:
         return first, last
 
     def end_of(self, start: int, length: int) -> int | None:
-        """End in ``text`` of what begins at ``start`` and is ``length`` code points of the original, if any ends there."""
+        """End in ``text`` of what begins at ``start`` and spans ``length`` code points of the original."""
         if self.origin is None:
             return start + length if start + length <= len(self.text) else None
         last = int(self.origin[start]) + length
