@@ -8,13 +8,13 @@ from kg.store import GraphStore
 # Columns of a chunk come as a few lists: rows of one record each are 80 times slower to read.
 NODES = """
 MATCH (n) WHERE NOT n:LoadChunk
-WITH collect([labels(n), CASE WHEN n:Source THEN n{.id, .release, .sha256} ELSE properties(n) END]) AS all
-UNWIND range(0, size(all), 5000) AS start RETURN all[start..start + 5000] AS rows
+WITH collect([labels(n), CASE WHEN n:Source THEN n{.id, .release, .sha256} ELSE properties(n) END]) AS everything
+UNWIND range(0, size(everything), 5000) AS start RETURN everything[start..start + 5000] AS rows
 """
 RELATIONSHIPS = """
 MATCH (a)-[r]->(b)
-WITH collect([a.id, type(r), b.id, properties(r)]) AS all
-UNWIND range(0, size(all), 5000) AS start RETURN all[start..start + 5000] AS rows
+WITH collect([a.id, type(r), b.id, properties(r)]) AS everything
+UNWIND range(0, size(everything), 5000) AS start RETURN everything[start..start + 5000] AS rows
 """
 
 

@@ -1,0 +1,85 @@
+"""The load report: every statement that was read is accounted for, as written, skipped (why) or quarantined."""
+
+import json
+import resource
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+@dataclass
+class Report:
+    """Counts of one load, filled while it runs."""
+
+    source: str
+    release: str = ""
+    read: int = 0
+    """Statements in the input: triples of RDF, lines or clauses of other formats."""
+    kept: Counter[str] = field(default_factory=Counter)
+    """Statements by what became of them: ``relationship``, ``name``, ``definition``, ``property``, ``tail`` …"""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Statements not loaded, by reason."""
+    quarantined: list[dict[str, Any]] = field(default_factory=list)
+    """Unreadable input: file, line, reason."""
+    num_quarantined: int = 0
+    written: Counter[str] = field(default_factory=Counter)
+    """What the load changed in Neo4j: ``nodes``, ``relationships``, ``properties``."""
+    notes: list[str] = field(default_factory=list)
+    path: str = "transactional"
+    started: float = field(default_factory=time.monotonic)
+    server_cpu_seconds: float = 0.0
+
+    def keep(self, outcome: str, count: int = 1) -> None:
+        self.kept[outcome] += count
+
+    def skip(self, reason: str, count: int = 1) -> None:
+        if count:
+            self.skipped[reason] += count
+
+    def quarantine(self, file: Path, line: int, reason: str) -> None:
+        self.num_quarantined += 1
+        if len(self.quarantined) < 1000:
+            self.quarantined.append({"file": str(file), "line": line, "reason": reason})
+
+    @property
+    def balances(self) -> bool:
+        """True when read = kept + skipped + quarantined."""
+        return self.read == sum(self.kept.values()) + sum(self.skipped.values()) + self.num_quarantined
+
+    def as_json(self) -> dict[str, Any]:
+        own = time.process_time() + resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return {
+            "source": self.source,
+            "release": self.release,
+            "read": self.read,
+            "kept": dict(sorted(self.kept.items())),
+            "written": {name: self.written[name] for name in ("nodes", "relationships", "properties")},
+            "skipped": dict(sorted(self.skipped.items())),
+            "quarantined": self.num_quarantined,
+            "quarantine": self.quarantined,
+            "balances": self.balances,
+            "notes": self.notes,
+            "seconds": round(time.monotonic() - self.started, 2),
+            "cpu_seconds": round(own + self.server_cpu_seconds, 2),
+            "peak_rss_mb": round(peak / 1024),
+            "path": self.path,
+        }
+
+    def save(self, file: Path) -> None:
+        part = file.with_name(file.name + ".part")
+        part.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.rename(file)
+
+
+def cpu_seconds_of(pid: int | None) -> float:
+    """CPU seconds that a process has used so far; 0 for one that is not ours to see."""
+    try:
+        times = psutil.Process(pid).cpu_times() if pid else None
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system) if times else 0.0

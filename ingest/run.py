@@ -1,0 +1,47 @@
+"""One load from beginning to end: read, map, keep the lossless copy, write the difference, account for everything."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ingest.load import load
+from ingest.rdf import keep
+from ingest.report import Report, cpu_seconds_of
+from ingest.sources import READERS
+from kg.errors import ConfigError
+from kg.local_server import LocalServer
+from kg.settings import Settings
+from kg.store import open_store
+
+
+def load_source(
+    source: str,
+    paths: Sequence[Path],
+    *,
+    source_id: str | None = None,
+    prefix: str | None = None,
+    release: str | None = None,
+) -> Report:
+    """Load ``paths`` with the reader ``source`` into the store that the environment names.
+
+    Raises:
+        InputError: the input cannot be read; the graph is as it was.
+        StoreUnavailable: no Neo4j.
+    """
+    settings = Settings.from_env()
+    if not paths:
+        raise ConfigError("No input; name the files or folders to load.")
+    source_id = source_id or (source if source == "fibo" else paths[0].name.split(".")[0].lower())
+    report = Report(source_id)
+    reading = READERS[source](paths, source_id, report, prefix or source_id)
+    items = list(reading.items)
+    report.release = release or reading.release
+    if reading.statements is not None:
+        keep(reading.statements, settings.home / "canonical" / source_id / f"{report.release or 'unnamed'}.parquet")
+    with open_store(settings) as store:
+        server = None if settings.neo4j_uri else LocalServer(settings.home).status().get("pid")
+        before = cpu_seconds_of(server)
+        load(store, source_id, items, report)
+        report.server_cpu_seconds = cpu_seconds_of(server) - before
+    if not report.balances:
+        raise AssertionError(f"the report does not balance: {report.as_json()}")
+    return report
