@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import tyro
 
@@ -106,8 +107,97 @@ class Hash:
             print(graph_hash(store))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Write the graph to a new version of the snapshot and print its folder; unchanged, the latest one is printed."""
+
+    out: Path | None = None
+    """Where the versions are; default KGFUSE_HOME/snapshots."""
+    sources: tuple[str, ...] = ()
+    """Only entities that one of these sources asserts, for example: fibo."""
+
+    def run(self) -> None:
+        from kg.settings import Settings
+        from kg.snapshot import build_snapshot
+        from kg.store import open_store
+
+        settings = Settings.from_env()
+        with open_store(settings) as store:
+            print(build_snapshot(store, self.out or settings.home / "snapshots", sources=self.sources))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """Find the entities that a text, or each text of a file, mentions."""
+
+    text: tyro.conf.Positional[str | None] = None
+    """For example: "The European Central Bank raised rates." """
+    file: Path | None = None
+    """JSON lines {"id", "text"}; gives JSON lines {"id", "links"}."""
+    out: Path | None = None
+    """Where the lines of --file go; default standard output. A run that was interrupted goes on."""
+    snapshot: Path | None = None
+    """Folder written by `snapshot`; default the latest below KGFUSE_HOME/snapshots."""
+    threshold: float = 0.3
+    """Confidence below which a mention has no entity (NIL)."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from kg.errors import ConfigError
+        from kg.linking import Linker
+        from kg.linking.files import link_file, linked_line, read_texts
+        from kg.settings import Settings
+        from kg.snapshot import find_snapshot
+
+        if (self.text is None) == (self.file is None):
+            raise ConfigError("Give either a text or --file IN.jsonl.")
+        linker = Linker.load(find_snapshot(self.snapshot, Settings.from_env()), threshold=self.threshold)
+        if self.file is not None and self.out is not None:
+            print(f"{link_file(linker, self.file, self.out)} texts linked, see {self.out}")
+        elif self.file is not None:
+            for _, _, text_id, text in read_texts(self.file):
+                sys.stdout.write(linked_line(linker, text_id, text))
+        elif self.text is not None:
+            links = linker.link(self.text)
+            if self.json:
+                print(json.dumps([link.as_json() for link in links]))
+                return
+            print(
+                "\n".join(
+                    f"{k.start}-{k.end}\t{k.text!r}\t{k.id or 'NIL'}\t{k.name or ''}\t{k.confidence:.2f}" for k in links
+                )
+                or "no mentions"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    """Serve links and the graph over HTTP until stopped; the page of the API is at /docs."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; any but the local machine's needs KGFUSE_API_TOKEN."""
+    port: int = 8000
+    """Port to listen on."""
+    snapshot: Path | None = None
+    """Folder written by `snapshot`; default the latest below KGFUSE_HOME/snapshots."""
+
+    def run(self) -> None:
+        from kg.api import check_address, graph_router, link_router, serve
+        from kg.linking import Linker
+        from kg.settings import Settings
+        from kg.snapshot import find_snapshot
+        from kg.store import open_store
+
+        settings = Settings.from_env()
+        check_address(self.host, settings.api_token)
+        linker = Linker.load(find_snapshot(self.snapshot, settings))
+        graph = graph_router(lambda: open_store(settings))
+        serve(link_router(linker), graph, host=self.host, port=self.port, token=settings.api_token)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run("python -m kg", [Start, Stop, Status, Cypher, Hash], argv)
+    return cli.run("python -m kg", [Start, Stop, Status, Cypher, Hash, Snapshot, Link, Api], argv)
 
 
 COMMANDS = {

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,18 +26,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from kg.columns import ENTITY_COLUMNS, aliases_with_priors, read_graph, read_sources
 from kg.errors import ConfigError, InputError
+from kg.settings import Settings
+
+if TYPE_CHECKING:
+    from kg.store import GraphStore
 
 FORMAT = 1
 SCHEMAS: Mapping[str, pa.Schema] = {
-    "entities": pa.schema(
-        [
-            ("id", pa.string()),
-            ("name", pa.string()),
-            ("definition", pa.string()),
-            ("types", pa.list_(pa.string())),
-        ]
-    ),
+    "entities": ENTITY_COLUMNS,
     "aliases": pa.schema(
         [
             ("alias", pa.string()),
@@ -119,7 +117,7 @@ def write_snapshot(
     *,
     entities: Sequence[Mapping[str, Any]] | pa.Table,
     aliases: Sequence[Mapping[str, Any]] | pa.Table,
-    triples: Sequence[tuple[str, str, str]],
+    triples: Sequence[tuple[str, str, str]] | pa.Table,
     sources: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write ``folder`` from rows in any order; ids in ``aliases`` (column ``entity``) and ``triples`` are CURIEs.
@@ -133,13 +131,13 @@ def write_snapshot(
     alias_schema = SCHEMAS["aliases"].set(1, pa.field("entity", pa.string()))
     alias_table = _table(aliases, alias_schema)
     alias_table = alias_table.set_column(1, SCHEMAS["aliases"].field("entity"), _indices(alias_table["entity"], ids))
-    relation_names = pa.array(sorted({relation for _, relation, _ in triples}), pa.string())
-    columns = list(zip(*triples, strict=True)) if triples else [(), (), ()]
+    triple_names = triples if isinstance(triples, pa.Table) else _string_columns(triples, SCHEMAS["triples"].names)
+    relation_names = pa.array(sorted(pc.unique(triple_names["relation"]).to_pylist()), pa.string())
     triple_table = pa.table(
         {
-            "head": _indices(pa.array(columns[0], pa.string()), ids),
-            "relation": _indices(pa.array(columns[1], pa.string()), relation_names),
-            "tail": _indices(pa.array(columns[2], pa.string()), ids),
+            "head": _indices(triple_names["head"], ids),
+            "relation": _indices(triple_names["relation"], relation_names),
+            "tail": _indices(triple_names["tail"], ids),
         },
         schema=SCHEMAS["triples"],
     )
@@ -169,6 +167,35 @@ def write_snapshot(
     return folder
 
 
+def build_snapshot(store: "GraphStore", folder: Path, *, sources: Sequence[str] = ()) -> Path:
+    """Read the graph into ``folder/vN`` and return it; an unchanged graph gives the latest version again.
+
+    Args:
+        store: the graph; nothing may be loading into it meanwhile.
+        folder: where the versions are.
+        sources: only entities that one of these sources asserts; all when empty.
+
+    Raises:
+        ConfigError: there is no such entity.
+    """
+    entities, names, triples = read_graph(store, sources)
+    aside = folder / ".building"
+    write_snapshot(
+        aside,
+        entities=entities,
+        aliases=aliases_with_priors(names),
+        triples=triples,
+        sources=read_sources(store, sources),
+    )
+    latest = latest_snapshot(folder)
+    if latest is not None and Snapshot.load(latest).hash == Snapshot.load(aside).hash:
+        shutil.rmtree(aside)
+        return latest
+    version = folder / f"v{int(latest.name[1:]) + 1 if latest else 1}"
+    shutil.rmtree(version, ignore_errors=True)  # at most a part of one, or it would be the latest
+    return aside.rename(version)
+
+
 def latest_snapshot(folder: Path) -> Path | None:
     """The newest complete ``vN`` below ``folder``, or None."""
     versions = [
@@ -179,12 +206,29 @@ def latest_snapshot(folder: Path) -> Path | None:
     return max(versions)[1] if versions else None
 
 
+def find_snapshot(folder: Path | None, settings: Settings) -> Path:
+    """The snapshot that a command was told to use, or else the latest one of ``KGFUSE_HOME``.
+
+    Raises:
+        ConfigError: none was named and none is there.
+    """
+    found = folder or latest_snapshot(settings.home / "snapshots")
+    if found is None:
+        raise ConfigError(f"No snapshot in {settings.home / 'snapshots'}; make one with: python -m kg snapshot")
+    return found
+
+
 def _table(rows: Sequence[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> pa.Table:
     return (
         rows.select(schema.names).cast(schema)
         if isinstance(rows, pa.Table)
         else pa.Table.from_pylist(list(rows), schema)
     )
+
+
+def _string_columns(rows: Sequence[Sequence[str]], names: Sequence[str]) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    return pa.table({name: pa.array(column, pa.string()) for name, column in zip(names, columns, strict=True)})
 
 
 def _sorted(table: pa.Table, keys: Sequence[str]) -> pa.Table:

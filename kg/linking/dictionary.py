@@ -43,7 +43,7 @@ from kg.linking.names import (
 from kg.normalise import normalise_name, words
 from kg.snapshot import Snapshot
 
-FORMAT = 1
+FORMAT = 1  # to be raised with every change of these files or of the rules in kg.linking.names
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 

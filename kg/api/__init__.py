@@ -1,0 +1,8 @@
+"""HTTP: links and graph for other programs. An app is composed of routers; nothing is global."""
+
+from kg.api.app import create_app
+from kg.api.graph import graph_router
+from kg.api.links import LinkView, link_router
+from kg.api.server import check_address, serve
+
+__all__ = ["LinkView", "check_address", "create_app", "graph_router", "link_router", "serve"]
