@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from kg.api.guard import TokenGuard
+from kg.api.guard import BodyLimit, TokenGuard
 from kg.api.page import HEADERS, api_page
 from kg.api.problems import add_problem_handlers
 
@@ -39,7 +39,7 @@ def create_app(
         max_body_bytes: a longer body is refused with 413 as soon as it is too long, whatever length it announces.
         title: of the API page.
     """
-    app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None, max_body_size=max_body_bytes)
+    app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None)
     add_problem_handlers(app)
     for router in routers:
         app.include_router(router)
@@ -56,6 +56,7 @@ def create_app(
     def docs() -> HTMLResponse:
         return HTMLResponse(api_page(app.openapi()), headers=HEADERS)
 
+    app.add_middleware(BodyLimit, max_bytes=max_body_bytes)
     if token is not None:
         app.add_middleware(TokenGuard, token=token)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(allowed_hosts), www_redirect=False)
