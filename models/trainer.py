@@ -20,6 +20,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
 from kg.errors import KGError
+from models.base import fast_bf16
 from models.recipe import Training
 
 COMPLETE = "COMPLETE.json"
@@ -245,10 +246,3 @@ def _is_complete(checkpoint: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def fast_bf16() -> bool:
-    """True where bfloat16 is a speed-up: GPUs that have it, and CPUs with AVX512-BF16 or AMX."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

