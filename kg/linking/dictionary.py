@@ -30,7 +30,6 @@ from rich.console import Console
 from rich.progress import track
 
 from kg.linking.names import (
-    FUNCTION_WORDS,
     MAX_NAME,
     Flag,
     case_allows,
@@ -40,7 +39,7 @@ from kg.linking.names import (
     surface_hash,
     variants,
 )
-from kg.normalise import normalise_name, words
+from kg.normalise import normalise_name
 from kg.snapshot import Snapshot
 
 FORMAT = 1  # to be raised with every change of these files or of the rules in kg.linking.names
@@ -145,7 +144,7 @@ def build_dictionary(snapshot: Snapshot, folder: Path) -> None:
     for row, alias in enumerate(_progress(table["alias"].to_pylist(), "Names")):
         key = normalise_name(alias)
         flag = flags_of(alias)
-        if not is_nameable(key) or (not flag & Flag.ALL_CAPS and FUNCTION_WORDS.issuperset(words(key))):
+        if not is_nameable(key, flag):
             continue
         kept.append(row)
         keys.append(key)

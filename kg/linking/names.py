@@ -12,7 +12,7 @@ FUNCTION_WORDS = frozenset(
     """
     a about after all also although am among an and any are as at be because been before being between both
     but by can could did do does during each either for from had has have he her here his how i if in into is
-    it its may me more most my no nor not of on one only or other our out over own per same she should since
+    it its may me more most my new no non nor not of on one only or other our out over own per same she should since
     so some such than that the their them then there these they this those through to too two under until up
     us very was we were what when where which while who whom whose why will with within without would yet you
     your
@@ -37,9 +37,17 @@ def surface_hash(surface: str) -> int:
     return zlib.crc32(surface.encode("utf-8", "surrogatepass"))
 
 
-def is_nameable(name: str) -> bool:
-    """Whether a normalised name can be looked for: not a number, a letter, punctuation or too long."""
-    return len(name) <= MAX_NAME and any(c.isalpha() for c in name) and (len(name) > 1 or not name.isascii())
+def is_nameable(name: str, flags: Flag) -> bool:
+    """Whether a normalised name with these flags can be looked for in text.
+
+    Left out are numbers, punctuation, single letters, codes of two small letters (``mn`` for Mongolian), function words
+    unless in capitals, and what is too long.
+    """
+    if len(name) > MAX_NAME or not any(map(str.isalpha, name)):
+        return False
+    if name.isascii() and len(name) < (3 if flags & Flag.NO_CAPS else 2):
+        return False
+    return bool(flags & Flag.ALL_CAPS) or not FUNCTION_WORDS.issuperset(words(name))
 
 
 def variants(name: str) -> Iterator[str]:

@@ -62,6 +62,7 @@ COMPANIES = {
     "ex:all": ["acute lymphoblastic leukemia", "ALL"],
     "ex:met": ["Met"],
     "ex:number": ["2024", "-"],
+    "ex:code": ["mn", "new"],
 }
 
 
@@ -102,6 +103,7 @@ def test_names_in_any_script_are_found(linker: Linker) -> None:
         ("we met them", []),
         ("The Met opened", ["Met"]),
         ("in 2024 -", []),
+        ("a new 5 mn loan", []),
     ],
 )
 def test_short_names_insist_on_their_letter_case(linker: Linker, text: str, expected: list[str]) -> None:
