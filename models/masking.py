@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
+from models.batch import IGNORED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from kg.settings import Settings
-from models.batch import KnowledgeCollator
+from models.batch import KnowledgeCollator, hide_mentions
 from models.data import Example, Splits, read_task
 from models.objectives import Objective, objective_for
 from models.proof import score
@@ -84,7 +84,7 @@ def train_task(
         label2id={label: index for index, label in enumerate(objective.labels)},
     )
     encoder = text_encoder(run_path, recipe.base, snapshot, task.training.max_length)
-    collate = KnowledgeCollator(encoder.tokenizer, with_knowledge=table is not None)
+    collate = KnowledgeCollator(tokenizer=encoder.tokenizer, with_knowledge=table is not None)
     trained = fit(
         model,
         features["train"],
@@ -94,6 +94,7 @@ def train_task(
         folder=folder / "train",
         is_fresh=is_fresh,
         report=report,
+        prepare=lambda feature, draw: hide_mentions(feature, task.training.entity_dropout, draw),
     )
     scored = {
         name: objective.score(predict_logits(model, features[name], collate), features[name], getattr(splits, name))
