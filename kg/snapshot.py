@@ -81,7 +81,7 @@ class Snapshot:
         tables = {}
         for kind, schema in SCHEMAS.items():
             file = path / f"{kind}.parquet"
-            if not file.is_file() or _sha256(file) != manifest["files"].get(file.name):
+            if not file.is_file() or file_sha256(file) != manifest["files"].get(file.name):
                 raise InputError(file, "missing, or not the bytes that its manifest names; make the snapshot again")
             tables[kind] = pq.read_table(file, schema=schema, memory_map=True)
         triples = np.stack([tables["triples"][name].to_numpy() for name in ("head", "relation", "tail")], axis=1)
@@ -154,7 +154,7 @@ def write_snapshot(
     aside.mkdir(parents=True)
     for kind, table in tables.items():
         pq.write_table(table, aside / f"{kind}.parquet", compression="zstd", version="2.6", store_schema=False)
-    files = {file.name: _sha256(file) for file in sorted(aside.glob("*.parquet"))}
+    files = {file.name: file_sha256(file) for file in sorted(aside.glob("*.parquet"))}
     content = {"files": files, "sources": sorted(sources, key=lambda row: str(row["id"])), "format": FORMAT}
     manifest = {
         **content,
@@ -243,6 +243,6 @@ def _indices(values: pa.Array | pa.ChunkedArray, vocabulary: pa.Array | pa.Chunk
     return found
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -11,7 +11,6 @@ Files in ``<snapshot>/dictionary``:
 Everything is derived: where it is absent, damaged or of another snapshot, it is built anew.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -40,7 +39,7 @@ from kg.linking.names import (
     variants,
 )
 from kg.normalise import normalise_name
-from kg.snapshot import Snapshot
+from kg.snapshot import Snapshot, file_sha256
 
 FORMAT = 1  # to be raised with every change of these files or of the rules in kg.linking.names
 T = TypeVar("T")
@@ -90,10 +89,11 @@ class Dictionary:
         try:
             build_dictionary(snapshot, aside)
             aside.chmod(0o755)
-            shutil.rmtree(folder, ignore_errors=True)
             try:
-                aside.rename(folder)
-            except OSError:  # another process was first, with the same bytes
+                if not _is_complete(folder, snapshot):  # or another process was first, with the same bytes
+                    shutil.rmtree(folder, ignore_errors=True)
+                    aside.rename(folder)
+            except OSError:
                 if not _is_complete(folder, snapshot):
                     raise
         finally:
@@ -167,7 +167,7 @@ def build_dictionary(snapshot: Snapshot, folder: Path) -> None:
     manifest = {
         "format": FORMAT,
         "snapshot": snapshot.hash,
-        "files": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
+        "files": {file.name: file_sha256(file) for file in sorted(folder.iterdir())},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -213,7 +213,7 @@ def _is_complete(folder: Path, snapshot: Snapshot) -> bool:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if (manifest["format"], manifest["snapshot"]) != (FORMAT, snapshot.hash):
             return False
-        return all(_sha256(folder / name) == digest for name, digest in manifest["files"].items())
+        return all(file_sha256(folder / name) == digest for name, digest in manifest["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -227,11 +227,6 @@ def _open_trie(file: Path) -> Any:
     trie = marisa_trie.Trie()
     trie.mmap(str(file))
     return trie
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _progress(items: Sequence[T], what: str) -> Iterable[T]:
