@@ -17,10 +17,14 @@ class Start:
     """Start the local Neo4j and leave it running until `stop`."""
 
     def run(self) -> None:
+        from kg.errors import ConfigError
         from kg.local_server import LocalServer
         from kg.settings import Settings
 
-        server = LocalServer(Settings.from_env().home)
+        settings = Settings.from_env()
+        if settings.neo4j_uri is not None:
+            raise ConfigError(f"NEO4J_URI is {settings.neo4j_uri}: commands use that; unset it to use the local Neo4j.")
+        server = LocalServer(settings.home)
         address = server.start(keep=True)
         server.release()
         print(f"Neo4j runs at {address.uri}, user {address.user}; its password is in {server.folder / 'password'}")
@@ -39,7 +43,7 @@ class Stop:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """Say whether the local Neo4j runs, and where."""
+    """Say which Neo4j the commands use, and whether it runs."""
 
     json: bool = False
     """Print JSON."""
@@ -47,15 +51,23 @@ class Status:
     def run(self) -> None:
         from kg.local_server import LocalServer
         from kg.settings import Settings
+        from kg.store import open_store
 
-        status = LocalServer(Settings.from_env().home).status()
+        settings = Settings.from_env()
+        if settings.neo4j_uri is not None:
+            with open_store(settings) as store:
+                status = {"running": True, "version": store.server_version, "uri": settings.neo4j_uri}
+        else:
+            status = LocalServer(settings.home).status()
         if self.json:
             print(json.dumps(status))
+        elif settings.neo4j_uri is not None:
+            print(f"Neo4j {status['version']} answers at {status['uri']} (NEO4J_URI)")
         elif status["running"]:
             until = "until `python -m kg stop`" if status["kept"] else "as long as a command uses it"
             print(f"Neo4j {status['version']} runs at {status['uri']} (pid {status['pid']}), {until}")
         else:
-            print(f"Neo4j {status['version']} does not run; its store is {status['home']}")
+            print(f"Neo4j {status['version']} does not run; its store is {status['folder']}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +84,7 @@ class Cypher:
     """Seconds after which the query is ended."""
 
     def run(self) -> None:
-        from kg.explore import run_cypher
+        from kg.explore import brief, run_cypher
         from kg.settings import Settings
         from kg.store import open_store
 
@@ -83,12 +95,12 @@ class Cypher:
             print(json.dumps(rows, ensure_ascii=False))
             return
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
-        table = Table(*answer.columns)
+        table = Table(*map(escape, answer.columns))
         for row in answer.rows:
-            cells = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in row]
-            table.add_row(*(cell.replace("[", "\\[") for cell in cells))
+            table.add_row(*(escape(brief(value)) for value in row))
         Console().print(table)
         more = f"; there are more, see --limit (now {self.limit})" if answer.truncated else ""
         print(f"{len(answer.rows)} rows{more}")
@@ -196,11 +208,14 @@ class Api:
         serve(link_router(linker), graph, host=self.host, port=self.port, token=settings.api_token)
 
 
+COMMANDS = (Start, Stop, Status, Cypher, Hash, Snapshot, Link, Api)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run("python -m kg", [Start, Stop, Status, Cypher, Hash, Snapshot, Link, Api], argv)
+    return cli.run("python -m kg", COMMANDS, argv)
 
 
-COMMANDS = {
+ENTRY_POINTS = {
     "kg": ("kg.__main__", "local Neo4j, Cypher, snapshots, links, API"),
     "ingest": ("ingest.__main__", "RDF and other sources into Neo4j"),
     "train": ("models.train_kgbert", "all stages from the graph to the report"),
@@ -210,15 +225,22 @@ COMMANDS = {
 """By name, since ``kg`` imports neither ``ingest`` nor ``models``."""
 
 
-def kgfuse() -> int:
-    """The console script: ``kgfuse ingest load …`` is ``python -m ingest load …``."""
-    name, rest = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
-    if name in COMMANDS:
-        entry = importlib.import_module(COMMANDS[name][0])
-        return int(entry.main(rest))
-    lines = [f"  {command:8} {says}" for command, (_, says) in COMMANDS.items()]
+def kgfuse(argv: Sequence[str] | None = None) -> int:
+    """The console script: ``kgfuse ingest load …`` is ``python -m ingest load …``, ``kgfuse start`` that of ``kg``."""
+    words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    own = {command.__name__.lower(): (command.__doc__ or "").partition("\n")[0] for command in COMMANDS}
+    if words[0] in ENTRY_POINTS:
+        entry = importlib.import_module(ENTRY_POINTS[words[0]][0])
+        return int(entry.main(words[1:]))
+    if words[0] in own:
+        return main(words)
+    if words[0] not in ("-h", "--help"):
+        print(f"kgfuse: there is no command {words[0]!r}; `kgfuse --help` lists them", file=sys.stderr)
+        return cli.EXIT_USAGE
+    lines = [f"  {name:8} {says}" for name, (_, says) in ENTRY_POINTS.items()]
+    lines += ["", "and those of kg directly:", *(f"  {name:8} {says}" for name, says in own.items())]
     print("usage: kgfuse COMMAND …\n\n" + "\n".join(lines) + "\n\n`kgfuse COMMAND --help` says more.")
-    return 0 if name in ("-h", "--help") else 2
+    return 0
 
 
 if __name__ == "__main__":

@@ -137,9 +137,10 @@ class LocalServer:
             return None
         try:
             state: dict[str, Any] = json.loads((self.folder / "server.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            dead = psutil.Process(state["pid"]).status() == psutil.STATUS_ZOMBIE  # its supervisor is about to notice
+        except (FileNotFoundError, psutil.NoSuchProcess):
             return None
-        return state
+        return None if dead else state
 
     def _launch(self) -> dict[str, Any]:
         """Wait for a server that is coming up already (its starter was killed), or start one."""

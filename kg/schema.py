@@ -57,4 +57,5 @@ def quote_name(name: str) -> str:
     """
     if not name or len(name) > 500 or any(ord(character) < 32 for character in name):
         raise ValueError(f"not a usable name in the graph: {name[:60]!r}")
-    return "`" + name.replace("`", "``") + "`"
+    # Cypher reads \u0060 as a backtick even between backticks, so a backslash must not be taken for an escape.
+    return "`" + name.replace("\\", "\\u005C").replace("`", "``") + "`"

@@ -1,14 +1,24 @@
 """The only module that opens sessions: reads with a time limit, writes that are retried, failures in our words."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
-from neo4j import READ_ACCESS, WRITE_ACCESS, Driver, GraphDatabase, ManagedTransaction, Query, Transaction, unit_of_work
+from neo4j import (
+    READ_ACCESS,
+    WRITE_ACCESS,
+    Driver,
+    GraphDatabase,
+    ManagedTransaction,
+    Query,
+    Session,
+    Transaction,
+    unit_of_work,
+)
 from neo4j.exceptions import (
-    AuthError,
     ClientError,
     ConfigurationError,
     DriverError,
@@ -21,9 +31,7 @@ from kg.errors import KGError, QueryRefused, StoreFailed, StoreUnavailable
 from kg.local_server import Address, LocalServer
 from kg.settings import Settings
 
-logging.getLogger("neo4j").setLevel(logging.ERROR)  # at DEBUG the driver logs query parameters
-
-CONNECT_TIMEOUT_S = 10
+CONNECT_TIMEOUT_S = 8
 Row: TypeAlias = dict[str, Any]
 TYPES_OF_ONE_STATEMENT = """
 UNWIND $types AS type CREATE (a:SelfTest)-[r:$(type)]->(b:SelfTest) RETURN collect(type(r)) AS written
@@ -70,16 +78,15 @@ class GraphStore:
         def work(transaction: ManagedTransaction) -> Mapping[str, int]:
             return _counters(transaction.run(_text(query), parameters))
 
-        with self._translated(), self._driver.session(default_access_mode=WRITE_ACCESS) as session:
+        with self._writing() as session:
             return session.execute_write(work)
 
     @contextmanager
     def transaction(self, *, timeout_s: float = 600) -> Iterator["WriteTransaction"]:
         """Several writes that happen together or not at all; committed when the block ends without an error."""
-        with self._translated(), self._driver.session(default_access_mode=WRITE_ACCESS) as session:
-            with session.begin_transaction(timeout=timeout_s) as transaction:
-                yield WriteTransaction(transaction)
-                transaction.commit()
+        with self._writing() as session, session.begin_transaction(timeout=timeout_s) as transaction:
+            yield WriteTransaction(transaction)
+            transaction.commit()
 
     @contextmanager
     def read_only(self, *, timeout_s: float) -> Iterator[Transaction]:
@@ -98,6 +105,24 @@ class GraphStore:
             record = transaction.run(TYPES_OF_ONE_STATEMENT, types=["SELF_A", "SELF_B"]).single(strict=True)
             transaction.rollback()
             return sorted(record["written"]) == ["SELF_A", "SELF_B"]
+
+    @property
+    def server_version(self) -> str:
+        """As the server says it, ``2026.08.1``."""
+        with self._translated():
+            return self._driver.get_server_info().agent.removeprefix("Neo4j/")
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        """A session for one transaction that is committed in the block.
+
+        A server that is being stopped has been seen to answer COMMIT with success and throw the transaction away
+        (2026.08.1); what tells is that such an answer has no bookmark.
+        """
+        with self._translated(), self._driver.session(default_access_mode=WRITE_ACCESS) as session:
+            yield session
+            if not session.last_bookmarks():
+                raise CommitUnknown("Neo4j was stopped during a commit; it is not known whether it happened.")
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -142,33 +167,36 @@ def open_store(settings: Settings) -> Iterator[GraphStore]:
 
 
 @contextmanager
-def connect(address: Address) -> Iterator[GraphStore]:
+def connect(address: Address, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[GraphStore]:
     """A store at a known address, checked to answer.
 
     Raises:
         StoreUnavailable: as ``open_store``.
     """
+    # What goes wrong reaches us as an exception; at DEBUG the driver would log the parameters of queries.
+    logging.getLogger("neo4j").setLevel(logging.CRITICAL)
     try:
         driver = GraphDatabase.driver(
             address.uri,
             auth=(address.user, address.password),
-            connection_timeout=CONNECT_TIMEOUT_S,
-            connection_acquisition_timeout=CONNECT_TIMEOUT_S,
+            connection_timeout=timeout_s,
+            connection_acquisition_timeout=timeout_s,
             max_transaction_retry_time=30,
             notifications_min_severity="OFF",
+            telemetry_disabled=True,
         )
     except (ConfigurationError, ValueError) as error:
         raise StoreUnavailable(f"{address.uri} is no address of a Neo4j: {error}") from error
     with driver:
         try:
             driver.verify_connectivity()
-        except AuthError as error:
-            raise StoreUnavailable(
-                f"Neo4j at {address.uri} refuses user {address.user!r}; check NEO4J_USER and NEO4J_PASSWORD."
-            ) from error
         except (DriverError, Neo4jError, ValueError, OSError) as error:
+            if "Neo.ClientError.Security" in str(getattr(error, "code", "")):
+                raise StoreUnavailable(
+                    f"Neo4j at {address.uri} refuses user {address.user!r}; check NEO4J_USER and NEO4J_PASSWORD."
+                ) from error
             raise StoreUnavailable(
-                f"No Neo4j answers at {address.uri} ({type(error).__name__}); start it, correct NEO4J_URI, "
+                f"No Neo4j answers at {address.uri} ({_reason(error)}); start it, correct NEO4J_URI, "
                 "or unset NEO4J_URI to use the local one."
             ) from error
         yield GraphStore(driver)
@@ -176,7 +204,7 @@ def connect(address: Address) -> Iterator[GraphStore]:
 
 def _in_our_words(error: Neo4jError | DriverError) -> KGError:
     code = str(getattr(error, "code", None) or "")
-    text = str(getattr(error, "message", None) or error).strip().splitlines()[0]
+    text = str(getattr(error, "message", None) or error).strip().split("\n")[0]
     if isinstance(error, IncompleteCommit):
         return CommitUnknown("The connection broke during a commit; it is not known whether it happened.")
     if isinstance(error, ServiceUnavailable):
@@ -184,12 +212,18 @@ def _in_our_words(error: Neo4jError | DriverError) -> KGError:
     if "TransactionLogError" in code or "needs to be restarted" in text:
         return StoreFailed("Neo4j cannot write its log: the disk may be full. Free space, restart it, and run again.")
     if "TransactionTimedOut" in code:
-        return QueryRefused("The query took longer than its time limit and was ended; narrow it or raise --timeout.")
+        return QueryRefused("The query took longer than its time limit and was ended; narrow it or allow more time.")
     if "MemoryPoolOutOfMemory" in code:
         return QueryRefused("The query needs more memory than a transaction may use; narrow it.")
-    if isinstance(error, ClientError) and code.startswith("Neo.ClientError.Statement"):
+    if isinstance(error, ClientError) and code.startswith(("Neo.ClientError.Statement", "Neo.ClientError.Procedure")):
         return QueryRefused(text)
     return StoreFailed(f"Neo4j could not do the work: {code or type(error).__name__}: {text[:300]}")
+
+
+def _reason(error: Exception) -> str:
+    """What the operating system said, if the driver quotes it."""
+    quoted = re.search(r"\[Errno -?\d+\] ([^)]+)", str(error))
+    return quoted[1] if quoted else type(error).__name__
 
 
 def _counters(result: Any) -> Mapping[str, int]:

@@ -20,7 +20,7 @@ from kg import neo4j_jars, neo4j_process
 from kg.errors import KGError, StoreUnavailable
 from kg.local_server import Address, LocalServer
 from kg.settings import Settings
-from kg.store import GraphStore, open_store
+from kg.store import CommitUnknown, GraphStore, open_store
 
 pytestmark = pytest.mark.neo4j
 ROOT = Path(__file__).parent.parent.parent
@@ -155,30 +155,41 @@ def test_no_server_outlives_a_process_killed_while_it_starts(one_home: Path) -> 
     assert comes_true(lambda: servers_of(one_home) == [])
 
 
-def test_a_killed_supervisor_takes_the_server_with_it_and_the_store_recovers(one_home: Path) -> None:
-    settings = Settings(home=one_home)
-    with open_store(settings) as store:
-        store.write("CREATE (:Kept {id: 1})")
-        os.kill(int((one_home / "neo4j" / "server.lock").read_text()), signal.SIGKILL)
-        assert comes_true(lambda: not LocalServer(one_home).status()["running"])
+def test_a_killed_server_or_supervisor_is_replaced_and_what_was_committed_is_there(one_home: Path) -> None:
+    count = "MATCH (k:Kept) RETURN count(k) AS n"
+    server = LocalServer(one_home)
+    with open_store(Settings(home=one_home)) as store:
+        server.start()
+        store.write("CREATE (:Kept)")
+        (pid,) = servers_of(one_home)
+        os.kill(pid, signal.SIGKILL)
+        assert comes_true(lambda: not server.status()["running"])
 
-    with open_store(settings) as store:  # at once, while the old server may still be ending
-        assert store.read("MATCH (k:Kept) RETURN count(k) AS n") == [{"n": 1}]
+    with open_store(Settings(home=one_home)) as store:
+        assert store.read(count) == [{"n": 1}]
+        store.write("CREATE (:Kept)")
+        os.kill(int((one_home / "neo4j" / "server.lock").read_text()), signal.SIGKILL)
+        assert comes_true(lambda: not server.status()["running"])
+
+    with open_store(Settings(home=one_home)) as store:  # at once, while the old server may still be ending
+        assert store.read(count) == [{"n": 2}]
         assert len(servers_of(one_home)) == 1
+    server.release()
     assert comes_true(lambda: servers_of(one_home) == [])
 
 
-def test_a_killed_server_is_noticed_and_started_again(one_home: Path) -> None:
-    server = LocalServer(one_home)
-    server.start()
-    (pid,) = servers_of(one_home)
-    os.kill(pid, signal.SIGKILL)
-    assert comes_true(lambda: server.status()["running"] is False)
-
+def test_stopping_it_in_the_middle_of_a_transaction_is_quick_and_no_commit_is_feigned(one_home: Path) -> None:
     with open_store(Settings(home=one_home)) as store:
-        assert store.read("MATCH (k:Kept) RETURN count(k) AS n") == [{"n": 1}]
-    assert server.stop()
-    server.release()
+        with pytest.raises((CommitUnknown, StoreUnavailable)):
+            write_and_stop(store, LocalServer(one_home))
+
+
+def write_and_stop(store: GraphStore, server: LocalServer) -> None:
+    with store.transaction() as transaction:
+        transaction.run("CREATE (:Lost)")
+        started = time.monotonic()
+        assert server.stop()
+        assert time.monotonic() - started < 20
 
 
 def test_start_keeps_it_until_stop(one_home: Path) -> None:
