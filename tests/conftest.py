@@ -17,9 +17,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 DATA = Path(os.environ.pop("KGFUSE_DATA", "") or Path(__file__).parent.parent.parent / "shared" / "data")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """KGFUSE_HOME of the test run."""
+    """KGFUSE_HOME of the test run; set for all tests, so that none writes into the working folder."""
     folder = tmp_path_factory.mktemp("kgfuse-home")
     os.environ["KGFUSE_HOME"] = str(folder)
     return folder
@@ -29,9 +29,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(home: Path) -> Iterator[Address]:
     """The real Neo4j that all tests share."""
     local = LocalServer(home)
-    yield local.start()
-    local.stop()
-    local.release()
+    try:
+        yield local.start()
+    finally:
+        local.stop()
+        local.release()
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ try:
     code = kgfuse(sys.argv[1:])
 except SystemExit as end:
     code = end.code
-assert not {"neo4j", "numpy", "pyarrow", "fastapi", "torch", "transformers", "rdflib"} & sys.modules.keys(), sys.modules.keys()
+heavy = {"neo4j", "numpy", "pyarrow", "fastapi", "torch", "transformers", "rdflib"} & sys.modules.keys()
+assert not heavy, heavy
 sys.exit(code)
 """
 
