@@ -210,7 +210,10 @@ def _in_our_words(error: Neo4jError | DriverError) -> KGError:
     if isinstance(error, ServiceUnavailable):
         return StoreUnavailable("Neo4j went away in the middle of the work; start it and run the command again.")
     if "TransactionLogError" in code or "needs to be restarted" in text:
-        return StoreFailed("Neo4j cannot write its log: the disk may be full. Free space, restart it, and run again.")
+        return StoreFailed(
+            "Neo4j cannot write its log: the disk may be full. Free space, "
+            "restart it (`python -m kg stop` for the local one), and run again."
+        )
     if "TransactionTimedOut" in code:
         return QueryRefused("The query took longer than its time limit and was ended; narrow it or allow more time.")
     if "MemoryPoolOutOfMemory" in code:

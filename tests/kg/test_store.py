@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kg.errors import ConfigError, KGError, QueryRefused, StoreFailed, StoreUnavailable
 from kg.local_server import Address
@@ -97,6 +99,22 @@ def test_quoted_names_are_only_names(store: GraphStore) -> None:
     )
     (row,) = store.read("MATCH (n:Entity)-[r]->(m) RETURN type(r) AS type, keys(r) AS keys, labels(m) AS labels")
     assert row == {"type": hostile, "keys": [hostile], "labels": [hostile]}
+
+
+@neo4j_test
+@settings(max_examples=150, deadline=None)
+@given(
+    st.text(
+        st.sampled_from(r"aZ9 \`'\"{}():u0605C$") | st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30
+    )
+)
+def test_every_usable_name_comes_back_as_it_was(connection: GraphStore, name: str) -> None:
+    try:
+        quoted = quote_name(name)
+    except ValueError:
+        assert any(ord(character) < 32 for character in name)
+        return
+    assert connection.read(f"RETURN 1 AS {quoted}") == [{name: 1}]
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "a\x00", "x" * 501])
