@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from kg import neo4j_jars, neo4j_process
-from kg.errors import StoreFailed, StoreUnavailable
+from kg.errors import ConfigError, StoreFailed, StoreUnavailable
 
 START_TIMEOUT_S = 180
 """Recovery after a crash is part of the start; 25 s were measured on a loaded machine."""
@@ -52,9 +52,15 @@ class LocalServer:
             keep: leave it running when nobody holds it, until ``stop``.
 
         Raises:
+            ConfigError: the folder cannot be written.
             StoreUnavailable: it does not come up; the message has the last line of its log.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self.folder / "start.lock").touch()
+        except OSError as error:
+            reason = f"{self.folder} cannot be written ({error.strerror})"
+            raise ConfigError(f"{reason}; set KGFUSE_HOME to a folder that can.") from error
         with self._deciding():
             if self._use is None:
                 self._use = os.open(self.folder / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kg.errors import StoreFailed, StoreUnavailable
+from kg.errors import ConfigError, StoreFailed, StoreUnavailable
 
 LOCK = Path(__file__).parent / "neo4j.lock"
 VERSION = "2026.08.1"
@@ -26,11 +26,17 @@ def ensure_jars() -> None:
     """Check every jar (0.2 s) and fetch what is missing or altered: about 180 MB the first time.
 
     Raises:
+        ConfigError: the cache cannot be written.
         StoreUnavailable: a jar is missing and cannot be downloaded.
         StoreFailed: a freshly fetched jar has other bytes than were pinned.
     """
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    with (cache_folder() / "lock").open("w") as lock:
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        lock = (cache_folder() / "lock").open("w")
+    except OSError as error:
+        reason = f"The cache {cache_folder()} cannot be written ({error.strerror})"
+        raise ConfigError(f"{reason}; set XDG_CACHE_HOME to a folder that can.") from error
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two processes do not fetch into the same files
         with ThreadPoolExecutor(8) as pool:
             whole = pool.map(lambda row: _is_whole(*row), _pinned())

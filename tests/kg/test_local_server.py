@@ -17,7 +17,7 @@ from neo4j import GraphDatabase
 from neo4j.exceptions import AuthError
 
 from kg import neo4j_jars, neo4j_process
-from kg.errors import KGError, StoreUnavailable
+from kg.errors import ConfigError, KGError, StoreUnavailable
 from kg.local_server import Address, LocalServer
 from kg.settings import Settings
 from kg.store import CommitUnknown, GraphStore, open_store
@@ -224,6 +224,16 @@ def test_a_lost_password_file_is_said_to_be_lost(one_home: Path) -> None:
     with pytest.raises(StoreUnavailable, match="lost its file 'password'"):
         LocalServer(one_home).start()
     hidden.rename(password)
+
+
+def test_folders_that_cannot_be_written_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigError, match="set KGFUSE_HOME"):
+        LocalServer(file).start()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file))
+    with pytest.raises(ConfigError, match="set XDG_CACHE_HOME"):
+        LocalServer(tmp_path / "home").start()
 
 
 def test_without_network_the_first_start_says_so_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
