@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModelForMaskedLM
 
 from kg.settings import Settings
-from models.batch import KnowledgeCollator
+from models.batch import KnowledgeCollator, hide_mentions
 from models.data import read_corpus, read_task
 from models.kgbert import KGBertForMaskedLM
 from models.masking import Masker
@@ -91,11 +91,19 @@ def pretrain_arm(
     features = encoded(run_path, recipe.base, snapshot, texts, config.max_length)
     train, held_out = features[:-HELD_OUT], features[-HELD_OUT:]
     encoder = text_encoder(run_path, recipe.base, snapshot, config.max_length)
-    collate = KnowledgeCollator(encoder.tokenizer, with_knowledge=table is not None)
+    collate = KnowledgeCollator(tokenizer=encoder.tokenizer, with_knowledge=table is not None)
     masker = masker_of(encoder.tokenizer, config)
     before = masked_loss(model, held_out, collate, masker)
     trained = fit(
-        model, train, collate, config, seed=0, folder=folder / "train", is_fresh=is_fresh, report=report, prepare=masker
+        model,
+        train,
+        collate,
+        config,
+        seed=0,
+        folder=folder / "train",
+        is_fresh=is_fresh,
+        report=report,
+        prepare=lambda feature, draw: hide_mentions(masker(feature, draw), config.entity_dropout, draw),
     )
     with aside(folder / "model") as part:
         model.save_pretrained(part)  # type: ignore[operator]
