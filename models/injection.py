@@ -1,7 +1,7 @@
 """Knowledge into any Hugging Face model: chosen blocks are wrapped, nothing of the model is copied."""
 
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,10 @@ from models.fusion import KNOWLEDGE_KEYS, FusionConfig, FusionOutput, Knowledge,
 class _Pass:
     """One forward of a fused model: the knowledge it was given, and what its blocks read of it."""
 
-    knowledge: Knowledge
+    model: nn.Module
+    knowledge: Knowledge | None
+    outer: "_Pass | None"
+    """The pass within which this one runs, in the same thread."""
     calls: dict[int, int] = field(default_factory=dict)
     outputs: dict[int, FusionOutput] = field(default_factory=dict)
 
@@ -42,7 +45,7 @@ class FusedBlock(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         output = self.block(*args, **kwargs)
         current = _current.get()
-        if current is None:
+        if current is None or current.knowledge is None:
             return output
         layer = self.uses[current.calls.get(id(self), 0)]
         current.calls[id(self)] = current.calls.get(id(self), 0) + 1
@@ -134,30 +137,26 @@ def find_blocks(model: PreTrainedModel) -> tuple[nn.ModuleList, list[list[int]]]
     raise ConfigError(f"{type(model).__name__} has no list of {groups} blocks; fusing it needs a rule in find_blocks.")
 
 
-_tokens: dict[int, list[Token[_Pass | None]]] = {}
-
-
 def _take_knowledge(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Before forward: knowledge out of the arguments, and where the blocks find it."""
     given = [kwargs.pop(key, None) for key in KNOWLEDGE_KEYS]
-    current = None
+    knowledge = None
     if all(isinstance(value, Tensor) for value in given) and given[0].shape[1] > 0:
-        current = _Pass(Knowledge(*given))
+        knowledge = Knowledge(*given)
     elif any(value is not None for value in given) and not all(isinstance(value, Tensor) for value in given):
         missing = [key for key, value in zip(KNOWLEDGE_KEYS, given, strict=True) if value is None]
         raise ValueError(f"knowledge is given without {', '.join(missing)}")
-    _tokens.setdefault(id(model), []).append(_current.set(current))
+    _current.set(_Pass(model, knowledge, _current.get()))
     return args, kwargs
 
 
 def _give_knowledge(model: nn.Module, args: Any, output: Any) -> Any:
     """After forward, also after one that failed: what was read into the output, and nothing left behind."""
-    stack = _tokens.get(id(model))
-    if not stack:
-        return output
     current = _current.get()
-    _current.reset(stack.pop())
-    if current is not None and output is not None and hasattr(output, "__dict__"):
+    if current is None or current.model is not model:
+        return output  # the pass was refused before it began
+    _current.set(current.outer)
+    if current.knowledge is not None and output is not None and hasattr(output, "__dict__"):
         object.__setattr__(output, "knowledge", current.outputs)
     return output
 
