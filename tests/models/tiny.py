@@ -40,7 +40,9 @@ MODELS = {
         AlbertConfig(vocab_size=VOCABULARY, embedding_size=16, num_hidden_groups=1, **_SHAPE)
     ),
     "gpt2": lambda: GPT2LMHeadModel(
-        GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=4, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2)
+        GPT2Config(
+            vocab_size=VOCABULARY, n_embd=32, n_layer=4, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2
+        )
     ),
     "t5": lambda: T5ForConditionalGeneration(T5Config(vocab_size=VOCABULARY, **_T5)),
     "t5_encoder": lambda: T5EncoderModel(T5Config(vocab_size=VOCABULARY, **_T5)),
