@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,9 @@ class Splits:
 def sample_desks(path: Path) -> Splits:
     """The project's own sample, each sentence with the coverage desk that it goes to."""
     return _by_split(
-        (row["split"], Example(id=row["id"], text=row["text"], label=row["label"])) for row in _json_lines(path)
+        path,
+        ("id", "text", "label"),
+        lambda row: Example(id=str(row["id"]), text=str(row["text"]), label=str(row["label"])),
     )
 
 
@@ -53,7 +56,7 @@ def sample_tags(path: Path) -> Splits:
             tags.append("O" if span is None else ("B-" if start <= span["start"] else "I-") + span["type"])
         return Example(id=str(row["id"]), text=text, words=tuple(word for word, _ in words), tags=tuple(tags))
 
-    return _by_split((str(row["split"]), example(row)) for row in _json_lines(path))
+    return _by_split(path, ("id", "text", "entities"), example)
 
 
 def phrasebank(path: Path) -> Splits:
@@ -116,7 +119,7 @@ def read_corpus(path: Path) -> Iterator[str]:
     """Texts of a corpus: ``.txt`` one a line, ``.jsonl`` the key ``text`` split at line ends; both also ``.gz``."""
     suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if suffix == ".jsonl":
-        for row in _json_lines(path):
+        for _, row in _json_lines(path, ("text",)):
             yield from (line.strip() for line in str(row["text"]).splitlines() if line.strip())
     elif suffix == ".txt":
         yield from (line for line in _lines(path) if line)
@@ -142,10 +145,14 @@ def stratified_split(
     )
 
 
-def _by_split(rows: Iterator[tuple[str, Example]]) -> Splits:
+def _by_split(path: Path, keys: Sequence[str], example: Callable[[dict[str, object]], Example]) -> Splits:
+    """The examples of a JSON lines file whose rows say to which split they belong."""
     parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
-    for split, example in rows:
-        parts[split].append(example)
+    for number, row in _json_lines(path, ("split", *keys)):
+        split = str(row["split"])
+        if split not in parts:
+            raise InputError(path, f"split {split!r}; expected {', '.join(parts)}", line=number)
+        parts[split].append(example(row))
     return Splits(**{name: tuple(examples) for name, examples in parts.items()})
 
 
@@ -159,6 +166,8 @@ def _columns(path: Path) -> Iterator[Example]:
             if len(columns) < 2:
                 raise InputError(path, f"expected a word and a tag, got {line!r}", line=number)
             tag = columns[-1]
+            if not re.fullmatch(r"O|[BI]-.+", tag):
+                raise InputError(path, f"expected a tag O, B-… or I-…, got {tag!r}", line=number)
             if tag.startswith("I-") and (not tags or tags[-1][1:] != tag[1:]):
                 tag = "B-" + tag[2:]
             words.append(columns[0])
@@ -174,14 +183,17 @@ def _lines(path: Path, *, encoding: str = "utf-8") -> Iterator[str]:
         with opener(path, "rt", encoding=encoding, newline="\n") as stream:
             for line in stream:
                 yield line.rstrip("\r\n")
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise InputError(path, f"cannot be read: {error}") from error
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, object]]:
+def _json_lines(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, dict[str, object]]]:
+    """Line number and content of each line, an object that has all of ``keys``."""
     for number, line in enumerate(_lines(path), 1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(path, f"not JSON: {error}", line=number) from error
-        yield row
+        if not isinstance(row, dict) or not row.keys() >= set(keys):
+            raise InputError(path, f"expected an object with {', '.join(keys)}, got {line[:60]!r}", line=number)
+        yield number, row

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA, TruncatedSVD
@@ -88,14 +89,17 @@ class EntityTable:
         """Read what ``save`` wrote.
 
         Raises:
-            InputError: there is no table in the folder.
+            InputError: there is no table in the folder, or it is broken.
         """
         folder = Path(folder)
         if not (folder / "entity_table.json").is_file():
             raise InputError(folder, "holds no entity table (entity_table.json)")
-        about = json.loads((folder / "entity_table.json").read_text(encoding="utf-8"))
-        vectors = load_file(folder / "entity_table.safetensors")["vectors"]
-        return cls(tuple(about["ids"]), vectors, about["snapshot_hash"], about["encoder_hash"])
+        try:
+            about = json.loads((folder / "entity_table.json").read_text(encoding="utf-8"))
+            vectors = load_file(folder / "entity_table.safetensors")["vectors"]
+            return cls(tuple(about["ids"]), vectors, about["snapshot_hash"], about["encoder_hash"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise InputError(folder, f"holds an entity table that cannot be read ({error}); build it anew") from error
 
 
 def build_table(
