@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Run:
                 f"{path} holds a run of other settings than {recipe.name!r} has now; name another folder with --run, "
                 f"or remove it to begin again (see {file})."
             )
-        if not file.is_file() and path.exists() and any(path.iterdir()):
+        if not file.is_file() and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path} is no run folder (no config.toml) and is not empty; name another with --run.")
         path.mkdir(parents=True, exist_ok=True)
         write_text(file, config)
@@ -55,7 +55,7 @@ class Run:
             recipe=recipe.name,
             python=platform.python_version(),
             machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            packages={name: version(name) for name in PACKAGES},
+            packages={name: _version(name) for name in PACKAGES},
             git_revision=_git_revision(),
         )
         return run
@@ -96,7 +96,11 @@ def aside(folder: Path) -> Iterator[Path]:
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    yield part
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 
@@ -130,6 +134,13 @@ def _trained_by(config: str) -> list[str]:
     """The settings that shape the weights: more seeds or arms may be added to a run that exists."""
     free = ("seeds = ", "arms = ", "limits = ", "summary = ")
     return [line for line in config.splitlines() if not line.startswith(free)]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None  # ours, in a checkout that is not installed
 
 
 def _git_revision() -> str | None:

@@ -1,0 +1,133 @@
+"""A recipe is read whole or refused in one line that names the file and the key."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from kg.errors import ConfigError
+from models.recipe import ARMS, RECIPES, Recipe, default_recipe, load_recipe, resolve_path
+
+SMALLEST = """
+name = "small"
+summary = "As little as a recipe can say."
+
+[graph]
+source = "rdf"
+paths = ["graph.ttl"]
+source_id = "small"
+
+[[tasks]]
+name = "desk"
+kind = "sequence_classification"
+reader = "sample_desks"
+path = "sentences.jsonl"
+"""
+
+
+def recipe(folder: Path, text: str = SMALLEST) -> str:
+    file = folder / "small.toml"
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def refusal(name: str) -> str:
+    """What is said when the recipe is loaded; one line, whatever is wrong with it."""
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(name)
+    said = str(caught.value)
+    assert "\n" not in said
+    return said
+
+
+def test_what_a_recipe_does_not_say_has_a_default(tmp_path: Path) -> None:
+    read = load_recipe(recipe(tmp_path))
+    assert (read.name, read.base, read.arms) == ("small", "minilm", ARMS)
+    assert read.graph.paths == ("graph.ttl",)
+    assert read.tasks[0].training.batch_size == 16
+    assert read.fusion.layers == (4, 5)
+
+
+def test_what_it_says_is_taken(tmp_path: Path) -> None:
+    text = SMALLEST + "[tasks.training]\nepochs = 2\nlearning_rate = 3e-4\n[fusion]\nlayers = [1]\n[gnn]\ndim = 20\n"
+    read = load_recipe(recipe(tmp_path, text))
+    assert (read.tasks[0].training.epochs, read.tasks[0].training.learning_rate) == (2.0, 3e-4)
+    assert (read.fusion.layers, read.gnn.dim) == ((1,), 20)
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in RECIPES.glob("*.toml")))
+def test_every_recipe_of_the_project_loads_under_its_own_name(name: str) -> None:
+    read = load_recipe(name)
+    assert read.name == name
+    assert isinstance(read, Recipe)
+    assert load_recipe(str(RECIPES / f"{name}.toml")) == read
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ("[fusion]\nlayer = [1]", "fusion.layer: Unexpected keyword argument (got [1])"),
+        ("[gnn]\nepoch = 3", "gnn.epoch: Unexpected keyword argument (got 3)"),
+        ("[pretrain]\nsteps = 3", "pretrain.steps: Unexpected keyword argument (got 3)"),
+        ("[tasks.training]\nlr = 3e-4", "tasks.0.training.lr: Unexpected keyword argument"),
+        ("[optimizer]\nname = 'adam'", "optimizer: Unexpected keyword argument"),
+        ("[gnn]\nepochs = 'many'", "gnn.epochs: Input should be a valid integer"),
+        ("[gnn]\ndecoder = 'transe'", "gnn.decoder: Input should be 'distmult' or 'complex' (got 'transe')"),
+        ("[fusion]\nlayers = 4", "fusion.layers: Input should be a valid tuple (got 4)"),
+        ("[tasks.training]\nepochs = [4]", "tasks.0.training.epochs: Input should be a valid number"),
+        ("[pretrain]\nfreeze_embeddings = 'perhaps'", "pretrain.freeze_embeddings: Input should be a valid boolean"),
+    ],
+)
+def test_an_unknown_key_or_a_wrong_type_is_refused_by_name(added: str, said: str, tmp_path: Path) -> None:
+    name = recipe(tmp_path, SMALLEST + added)
+    assert refusal(name).startswith(f"{name}: {said}")
+
+
+def test_a_key_that_is_missing_or_an_arm_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    assert "graph.source_id: " in refusal(recipe(tmp_path, SMALLEST.replace('source_id = "small"', "")))
+    assert "kind: " in refusal(recipe(tmp_path, SMALLEST.replace("sequence_classification", "classification")))
+    assert "arms.1: " in refusal(recipe(tmp_path, 'arms = ["plain", "mixed"]\n' + SMALLEST))
+
+
+@pytest.mark.parametrize("text", ["name = ", "name = 'a'\nname = 'b'", "[graph\n", "name = 'a' b"])
+def test_a_syntax_error_is_named(text: str, tmp_path: Path) -> None:
+    name = recipe(tmp_path, text)
+    assert refusal(name).startswith(f"{name}: not TOML: ")
+
+
+def test_a_file_that_is_no_text_is_no_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_bytes(b"name = '\xff\xfe'")
+    assert "not TOML" in refusal(str(file))
+
+
+def test_an_unknown_recipe_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    assert refusal("finanse").startswith("There is no recipe 'finanse'; known: finance, medicine, sample;")
+    assert "There is no recipe" in refusal(str(tmp_path / "none.toml"))
+
+
+def test_the_command_line_may_ask_for_other_seeds_and_arms() -> None:
+    read = load_recipe("sample")
+    asked = read.with_overrides(seeds=7, arms=("fused",))
+    assert (asked.seeds, asked.arms) == (7, ("fused",))
+    assert dataclasses.replace(asked, seeds=read.seeds, arms=read.arms) == read
+    assert read.with_overrides(seeds=None, arms=None) == read
+
+
+def test_a_path_is_looked_for_as_given_then_in_the_data_then_beside_the_recipes(tmp_path: Path) -> None:
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "sample" / "own.txt").touch()
+    assert resolve_path(str(tmp_path / "sample" / "own.txt"), None) == tmp_path / "sample" / "own.txt"
+    assert resolve_path("sample/own.txt", tmp_path) == tmp_path / "sample" / "own.txt"
+    assert resolve_path("sample/graph.ttl", tmp_path) == RECIPES / "sample" / "graph.ttl"
+    with pytest.raises(ConfigError, match=f"sample/none.ttl was looked for in .*{tmp_path}.*set KGFUSE_DATA"):
+        resolve_path("sample/none.ttl", tmp_path)
+
+
+def test_without_the_data_of_finance_the_sample_is_the_default(tmp_path: Path) -> None:
+    assert default_recipe(None) == "sample"
+    assert default_recipe(tmp_path) == "sample"
+    finance = load_recipe("finance")
+    for path in (*finance.graph.paths, *(task.path for task in finance.tasks)):
+        (tmp_path / path).mkdir(parents=True)
+    assert default_recipe(tmp_path) == "finance"
