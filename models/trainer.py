@@ -189,6 +189,7 @@ def fit(
         save_total_limit=1,
         logging_strategy="steps",
         logging_steps=max(1, steps // 40),
+        logging_nan_inf_filter=False,  # or StopOnBadLoss never sees one
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
