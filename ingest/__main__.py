@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
@@ -16,8 +15,8 @@ from kg import cli
 class Load:
     """Read a source and bring the graph to hold it; loading the same again changes nothing."""
 
-    source: tyro.conf.Positional[Literal["fibo", "rdf", "obo", "table"]]
-    """Which reader understands the input."""
+    source: tyro.conf.Positional[str]
+    """Which reader understands the input: fibo, rdf, obo or table."""
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """Files or folders."""
     source_id: str | None = None

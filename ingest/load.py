@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -26,6 +27,8 @@ T = TypeVar("T")
 BATCH = 5000
 RETRIES = 3
 
+KNOWN_IRIS = "MATCH (e:Entity) WHERE e.iri IN $iris RETURN collect([e.iri, e.id]) AS rows"
+KNOWN_IDS = "MATCH (e:Entity) WHERE e.id IN $ids RETURN collect([e.id, e.iri]) AS rows"
 KNOWN_ENTITIES = """
 MATCH (e:Entity) WHERE e.id IN $ids
 RETURN collect([e.id, labels(e), e.sources, e.hashes]) AS rows
@@ -73,6 +76,7 @@ def load(store: GraphStore, source: str, items: Iterable[Entity | Triple], repor
             triples.append(item)
     check_kinds(entities)
     ensure_schema(store)
+    entities, triples = with_ids_of_graph(store, entities, triples)
     for _ in range(RETRIES):
         try:
             _write_difference(store, source, entities, triples, report)
@@ -81,6 +85,30 @@ def load(store: GraphStore, source: str, items: Iterable[Entity | Triple], repor
         except CommitUnknown:
             continue  # the difference, worked out anew, knows whether that commit happened
     raise StoreFailed(f"The connection to Neo4j broke {RETRIES} times while committing; check its log and run again.")
+
+
+def with_ids_of_graph(
+    store: GraphStore, entities: Sequence[Entity], triples: Sequence[Triple]
+) -> tuple[list[Entity], list[Triple]]:
+    """The same under the ids that their IRIs have in the graph, since each source declares prefixes of its own.
+
+    Where an id belongs to another IRI already, the IRI itself is the id.
+    """
+    renamed: dict[str, str] = {}
+    for batch in _batches(entities, BATCH):
+        ids = dict(store.read(KNOWN_IRIS, iris=[entity.iri for entity in batch])[0]["rows"])
+        iris = dict(store.read(KNOWN_IDS, ids=[entity.id for entity in batch])[0]["rows"])
+        for entity in batch:
+            if ids.get(entity.iri, entity.id) != entity.id:
+                renamed[entity.id] = ids[entity.iri]
+            elif iris.get(entity.id, entity.iri) != entity.iri:
+                renamed[entity.id] = entity.iri
+    if not renamed:
+        return list(entities), list(triples)
+    return [replace(entity, id=renamed.get(entity.id, entity.id)) for entity in entities], [
+        replace(triple, head=renamed.get(triple.head, triple.head), tail=renamed.get(triple.tail, triple.tail))
+        for triple in triples
+    ]
 
 
 def check_kinds(entities: Iterable[Entity]) -> None:
@@ -109,7 +137,8 @@ def _write_difference(
     store: GraphStore, source: str, entities: Sequence[Entity], triples: Sequence[Triple], report: Report
 ) -> None:
     columns = (TextColumn("{task.description:14}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("entities", total=len(entities))
         for batch in _batches(entities, BATCH):
             with store.transaction() as transaction:
@@ -117,10 +146,10 @@ def _write_difference(
             progress.advance(bar, len(batch))
         bar = progress.add_task("relationships", total=len(triples))
         dynamic = store.dynamic_types_work
-        for batch in _batches(sorted(triples, key=lambda triple: triple.head), BATCH):
+        for part in _batches(sorted(triples, key=lambda triple: triple.head), BATCH):
             with store.transaction() as transaction:
-                _write_triples(transaction, source, batch, report, dynamic=dynamic)
-            progress.advance(bar, len(batch))
+                _write_triples(transaction, source, part, report, dynamic=dynamic)
+            progress.advance(bar, len(part))
 
 
 def _write_entities(transaction: WriteTransaction, source: str, batch: Sequence[Entity], report: Report) -> None:
@@ -183,9 +212,9 @@ def combine(
     joined: dict[str, Any] = dict(before)
     if entity.kinds == ("Stub",):
         wanted = labels | {source_label(entity.source)}
-    elif "Stub" in labels:
+    elif all(digest == stub_hash(entity) for digest in others.values()):
         joined = mine
-        wanted -= {"Stub"}
+        wanted = {*labels_of(entity), *map(source_label, others)}
     else:
         joined = {**mine, **before}
         both = [("definitions",), ("tail",), ("names", "name_kinds")]
@@ -277,6 +306,11 @@ def content_hash(entity: Entity) -> str:
     ]
     text = json.dumps(said, ensure_ascii=False)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def stub_hash(entity: Entity) -> str:
+    """The hash for a source that only refers to the entity."""
+    return content_hash(Entity(id=entity.id, iri=entity.iri, source="", kinds=("Stub",)))
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:

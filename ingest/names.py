@@ -1,8 +1,9 @@
 """Short names for IRIs: CURIEs for entities, UPPER_SNAKE types for predicates, keys for literals."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from hashlib import blake2b
 
 WELL_KNOWN: Mapping[str, str] = {
     "https://spec.edmcouncil.org/fibo/ontology/": "fibo",
@@ -63,19 +64,21 @@ def curies(iris: Iterable[str], prefixes: Mapping[str, str]) -> dict[str, str]:
     return short
 
 
-def relation_types(predicates: Mapping[str, str]) -> dict[str, str]:
+def relation_types(predicates: Mapping[str, str], taken: Collection[str] = ()) -> dict[str, str]:
     """``hasReferenceCurrency`` → ``HAS_REFERENCE_CURRENCY``; predicates that would share a type get longer ones.
 
     Args:
         predicates: IRI → CURIE.
+        taken: types with a fixed meaning.
     """
     claims: dict[str, list[str]] = defaultdict(list)
     for iri in sorted(predicates):
         claims[upper_snake(local_name(iri))].append(iri)
-    types: dict[str, str] = {}
-    for name, claimants in claims.items():
-        for iri in claimants:
-            types[iri] = name if len(claimants) == 1 else upper_snake(predicates[iri])
+    types = {claimants[0]: name for name, claimants in claims.items() if len(claimants) == 1 and name not in taken}
+    longer = {iri: upper_snake(predicates[iri]) for iri in sorted(predicates) if iri not in types}
+    used = Counter([*types.values(), *taken, *longer.values()])
+    for iri, name in longer.items():
+        types[iri] = name if used[name] == 1 else f"{name}_{blake2b(iri.encode(), digest_size=4).hexdigest().upper()}"
     return types
 
 

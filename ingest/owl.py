@@ -6,7 +6,7 @@ said of anonymous nodes is folded into the relationships that they state. The wh
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -39,19 +39,6 @@ KIND_OF_TYPE: Mapping[str, str] = {
     OWL + "NamedIndividual": "Individual",
     SKOS + "Concept": "Concept",
 }
-TYPE_QUALITIES = frozenset(
-    OWL + name
-    for name in ("TransitiveProperty", "SymmetricProperty", "AsymmetricProperty", "ReflexiveProperty")
-    + (
-        "IrreflexiveProperty",
-        "FunctionalProperty",
-        "InverseFunctionalProperty",
-        "DeprecatedClass",
-        "DeprecatedProperty",
-    )
-)
-"""Types that qualify a property; relationships to the term itself, no kind of their own."""
-
 FIXED_TYPES: Mapping[str, str] = {
     TYPE: "INSTANCE_OF",
     RDFS + "subClassOf": "SUBCLASS_OF",
@@ -146,7 +133,8 @@ class _Mapping:
         objects = {statement.object for statement in everything if statement.kind == "iri"}
         self.ids = curies({*self.about, *objects, *predicates}, statements.prefixes)
         self.iris = {short: iri for iri, short in self.ids.items()}
-        self.types = {**relation_types({iri: self.ids[iri] for iri in predicates}), **FIXED_TYPES}
+        own = relation_types({iri: self.ids[iri] for iri in predicates}, taken=set(FIXED_TYPES.values()))
+        self.types = {**own, **FIXED_TYPES}
         self.typed = self._single_valued()
         self.folded: set[str] = set()
 
@@ -266,15 +254,21 @@ class _Mapping:
 
     def _unfold(self, row: Statement) -> list[Edge]:
         """The relationships that ``subject predicate [ … ]`` states, ends at named resources only."""
-        return sorted(set_of(self._walk(row.predicate, row.object, {"derived": True}, frozenset())), key=repr)
+        edges: list[Edge] = []
+        waiting = [Edge(row.predicate, row.object, {"derived": True})]
+        seen: set[str] = set()
+        while waiting:  # no recursion: a list of rdf:rest is as deep as it is long
+            state = waiting.pop()
+            if repr(state) in seen:
+                continue
+            seen.add(repr(state))
+            for found, is_blank in self._step(state.predicate, state.tail, state.properties):
+                (waiting if is_blank else edges).append(found)
+        return sorted(set_of(edges), key=repr)
 
-    def _walk(
-        self, predicate: str, node: str, properties: Mapping[str, PropertyValue], seen: frozenset[str]
-    ) -> Iterator[Edge]:
-        if node in seen:
-            return
+    def _step(self, predicate: str, node: str, properties: Mapping[str, PropertyValue]) -> Iterator[tuple[Edge, bool]]:
+        """What one anonymous node states, and whether the other end is anonymous in its turn."""
         self.folded.add(node)
-        seen |= {node}
         rows = self.blank[node]
         by_predicate = {row.predicate: row for row in rows}
         on = by_predicate.get(OWL + "onProperty")
@@ -287,6 +281,8 @@ class _Mapping:
                     on, properties = inverse, {**properties, "inverse": True}
             predicate = on.object if on.kind == "iri" else predicate
         for row in rows:
+            if row.predicate == TYPE and row.kind == "iri" and not row.object.startswith((OWL, RDF, RDFS)):
+                yield Edge(predicate, row.object, {**properties, "quantifier": "some"}), False
             if row.predicate in (TYPE, OWL + "onProperty") or row.kind == "literal":
                 continue
             inner = predicate if on is not None or row.predicate in GROUPS or self._is_list(row) else row.predicate
@@ -296,9 +292,9 @@ class _Mapping:
             elif on is None and not self._is_list(row):
                 grouped["group"] = node[3:]
             if row.kind == "blank":
-                yield from self._walk(inner, row.object, grouped, seen)
+                yield Edge(inner, row.object, grouped), True
             elif row.object not in (RDF + "nil",) and not row.object.startswith(XSD):
-                yield Edge(inner, row.object, grouped)
+                yield Edge(inner, row.object, grouped), False
 
     @staticmethod
     def _is_list(row: Statement) -> bool:
@@ -336,7 +332,7 @@ class _Mapping:
         return sorted(said)
 
 
-def set_of(edges: Iterator[Edge]) -> list[Edge]:
+def set_of(edges: Iterable[Edge]) -> list[Edge]:
     """Edges without repeats (their properties are no hashable values)."""
     return list({repr(edge): edge for edge in edges}.values())
 

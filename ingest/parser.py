@@ -1,6 +1,6 @@
 """Files of RDF to canonical statements, in a process of its own: a parser that crashes takes nothing with it.
 
-The parent (``ingest.rdf``) starts ``python -m ingest.parser OUT`` and writes one file name a line to its standard input.
+The parent (``ingest.rdf``) starts ``python -m ingest.parser OUT`` with one file name a line on its standard input.
 Statements go to ``OUT`` (Arrow IPC); what there is to say goes to standard output, one JSON object a line.
 """
 
@@ -75,8 +75,8 @@ def statements(path: Path, bad: Bad, prefixes: dict[str, str]) -> Iterator[ox.Tr
             yield quad.triple
         prefixes.update(parser.prefixes)
     except (SyntaxError, ValueError) as error:
-        line = getattr(error, "lineno", None)
-        raise InputError(path, f"{error.args[0] if error.args else error}", line=line) from error
+        number = getattr(error, "lineno", None)
+        raise InputError(path, f"{error.args[0] if error.args else error}", line=number) from error
 
 
 def _read(path: Path) -> bytes:
@@ -122,6 +122,8 @@ def rows_of(triples: list[ox.Triple], file: str) -> Iterator[dict[str, Any]]:
     names = blank_names(triples, file)
     for triple in triples:
         subject, predicate, object_ = triple.subject, triple.predicate, triple.object
+        if isinstance(subject, ox.Triple) or isinstance(object_, ox.Triple):
+            raise InputError(file, "holds a triple within a triple (RDF 1.2); expected RDF 1.1")
         row = {
             "subject": names[subject.value] if isinstance(subject, ox.BlankNode) else subject.value,
             "predicate": predicate.value,

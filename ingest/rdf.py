@@ -17,8 +17,6 @@ from ingest.parser import FORMATS, rdf_suffix
 from ingest.report import Report
 from kg.errors import InputError
 
-TIMEOUT_S = 3600
-
 
 @dataclass(frozen=True)
 class Statements:
@@ -59,24 +57,27 @@ def parse(files: Sequence[Path], report: Report) -> Statements:
     Raises:
         InputError: a file does not parse or is hostile, or the parser died of it.
     """
-    with tempfile.TemporaryDirectory(prefix="kgfuse-") as folder, Progress(console=Console(stderr=True)) as progress:
-        out = Path(folder) / "statements.arrow"
+    console = Console(stderr=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="kgfuse-") as folder,
+        Progress(console=console, disable=not console.is_terminal) as progress,
+    ):
+        out, names = Path(folder) / "statements.arrow", Path(folder) / "names"
+        names.write_text("".join(f"{file.absolute()}\n" for file in files), encoding="utf-8", errors="surrogateescape")
         bar = progress.add_task("parsing", total=len(files))
-        child = subprocess.Popen(
-            [sys.executable, "-m", "ingest.parser", str(out)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parent.parent,
-        )
-        assert child.stdin is not None
+        with names.open() as listed:  # a file: through a pipe, names out and answers back would wait for each other
+            child = subprocess.Popen(
+                [sys.executable, "-m", "ingest.parser", str(out)],
+                stdin=listed,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=Path(__file__).parent.parent,
+            )
         assert child.stdout is not None
         assert child.stderr is not None
         current, prefixes, finished = files[0], dict[str, str](), False
         try:
-            child.stdin.write("".join(f"{file.absolute()}\n" for file in files))
-            child.stdin.close()
             for line in child.stdout:
                 said = json.loads(line)
                 if "error" in said:

@@ -34,7 +34,8 @@ class Report:
     server_cpu_seconds: float = 0.0
 
     def keep(self, outcome: str, count: int = 1) -> None:
-        self.kept[outcome] += count
+        if count:
+            self.kept[outcome] += count
 
     def skip(self, reason: str, count: int = 1) -> None:
         if count:
@@ -71,6 +72,7 @@ class Report:
         }
 
     def save(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(file.name + ".part")
         part.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         part.rename(file)

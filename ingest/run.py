@@ -9,6 +9,7 @@ from ingest.report import Report, cpu_seconds_of
 from ingest.sources import READERS
 from kg.errors import ConfigError
 from kg.local_server import LocalServer
+from kg.schema import KINDS, source_label
 from kg.settings import Settings
 from kg.store import open_store
 
@@ -30,7 +31,11 @@ def load_source(
     settings = Settings.from_env()
     if not paths:
         raise ConfigError("No input; name the files or folders to load.")
+    if source not in READERS:
+        raise ConfigError(f"Unknown source {source!r}; expected one of: {', '.join(READERS)}")
     source_id = source_id or (source if source == "fibo" else paths[0].name.split(".")[0].lower())
+    if source_label(source_id) in {"", "Entity", "Source", *KINDS}:
+        raise ConfigError(f"The data set cannot be called {source_id!r} in the graph; name it with --source-id.")
     report = Report(source_id)
     reading = READERS[source](paths, source_id, report, prefix or source_id)
     items = list(reading.items)

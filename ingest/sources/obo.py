@@ -5,6 +5,7 @@ Format: the OBO Flat File Format 1.4 guide (owlcollab.github.io/oboformat).
 
 import gzip
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -33,6 +34,9 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> 
                 releases += [value for tag, value, _ in stanza if tag == "data-version"]
                 report.keep("header", len(stanza))
             elif name in ("Term", "Typedef"):
+                if any(tag == "id" and curie(value) in entities for tag, value, _ in stanza):
+                    report.skip("stanza of an id that was described before", len(stanza))
+                    continue
                 entity, edges = _term(name, stanza, source_id, path, report)
                 if entity is not None:
                     entities[entity.id] = entity
@@ -43,40 +47,47 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> 
         for end in (triple.head, triple.tail):
             if end not in entities:
                 entities[end] = Entity(id=end, iri=_iri(end), source=source_id, kinds=("Stub",))
-    items = [*sorted(entities.values(), key=lambda e: e.id), *sorted(triples.values(), key=lambda t: t.sid)]
+    items: list[Entity | Triple] = [
+        *sorted(entities.values(), key=lambda e: e.id),
+        *sorted(triples.values(), key=lambda t: t.sid),
+    ]
     return Reading(release=max(releases, default=""), items=items)
 
 
 def stanzas(path: Path, report: Report) -> Iterator[tuple[str, Stanza]]:
     """(stanza name, its tag-value clauses with line numbers); the header comes first, with an empty name."""
     name, stanza = "", Stanza()
-    try:
-        stream = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror}") from error
-    with stream:
-        for number, raw in enumerate(stream, 1):
-            try:
-                line = raw.decode("utf-8").strip()
-            except UnicodeDecodeError as error:
-                report.read += 1
-                report.quarantine(path, number, f"not UTF-8: {error.reason}")
-                continue
-            if not line or line.startswith("!"):
-                continue
-            if line.startswith("[") and line.endswith("]"):
-                yield name, stanza
-                name, stanza = line[1:-1], []
-                continue
+    for number, raw in _numbered(path):
+        try:
+            line = raw.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
             report.read += 1
-            tag, colon, value = line.partition(":")
-            if not colon or not tag:
-                report.quarantine(path, number, "expected tag: value")
-            else:
-                stanza.append((tag, value.strip(), number))
+            report.quarantine(path, number, f"not UTF-8: {error.reason}")
+            continue
+        if not line or line.startswith("!"):
+            continue
+        if line.startswith("[") and line.endswith("]"):
+            yield name, stanza
+            name, stanza = line[1:-1], []
+            continue
+        report.read += 1
+        tag, colon, value = line.partition(":")
+        if not colon or not tag:
+            report.quarantine(path, number, "expected tag: value")
+        else:
+            stanza.append((tag, value.strip(), number))
     if not name:
         raise InputError(path, "no [Term] in it: not an OBO file")
     yield name, stanza
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            yield from enumerate(stream, 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _term(name: str, stanza: Stanza, source: str, path: Path, report: Report) -> tuple[Entity | None, list[Triple]]:
@@ -111,7 +122,11 @@ def _term(name: str, stanza: Stanza, source: str, path: Path, report: Report) ->
             kinds |= {"Deprecated"} if value.startswith("true") else set()
             report.keep("node label")
         elif tag in ("is_a", "replaced_by", "consider", "inverse_of", "relationship", "intersection_of"):
-            edges.append(_edge(head, tag, value, source))
+            edge = _edge(head, tag, value, source)
+            if edge is None:
+                report.quarantine(path, number, f"expected what {tag} refers to, got {value[:60]!r}")
+                continue
+            edges.append(edge)
             report.keep("relationship")
         elif tag == "id":
             report.keep("id")
@@ -143,8 +158,10 @@ def _name(tag: str, value: str) -> Name | None:
     return Name(text=unescape(quoted[1]), kind=SCOPES.get(scope, "related"), language="en")
 
 
-def _edge(head: str, tag: str, value: str, source: str) -> Triple:
-    body = re.split(r"\s+[!{]", value)[0].split()
+def _edge(head: str, tag: str, value: str, source: str) -> Triple | None:
+    body = re.split(r"(?:^|\s+)[!{]", value)[0].split()
+    if len(body) < (2 if tag == "relationship" else 1):
+        return None
     relation = {"is_a": "SUBCLASS_OF", "relationship": upper_snake(body[0])}.get(tag, upper_snake(tag))
     properties: dict[str, bool | str] = {}
     if tag == "intersection_of":
@@ -157,7 +174,9 @@ def _edge(head: str, tag: str, value: str, source: str) -> Triple:
 
 
 def curie(identifier: str) -> str:
-    """``DOID:0001816`` → ``doid:0001816``; an id without a prefix belongs to ``obo``."""
+    """``DOID:0001816`` → ``doid:0001816``; an id without a prefix belongs to ``obo``, and an IRI is its own id."""
+    if "://" in identifier:
+        return identifier
     prefix, colon, rest = identifier.partition(":")
     return f"{prefix.lower()}:{rest}" if colon else f"obo:{identifier}"
 
@@ -167,5 +186,7 @@ def unescape(value: str) -> str:
 
 
 def _iri(identifier: str) -> str:
+    if "://" in identifier:
+        return identifier
     prefix, _, rest = identifier.partition(":")
     return f"http://purl.obolibrary.org/obo/{prefix.upper()}_{rest}"

@@ -1,6 +1,7 @@
 """Plain tables: ``names.tsv`` (id, name, kind P/S/T, source) and ``edges.tsv`` (head, tail, relation), also ``.gz``."""
 
 import gzip
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
@@ -20,7 +21,7 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> 
     """Folders that hold the two files, or the files themselves; ids become ``prefix:id``.
 
     Raises:
-        InputError: no names file, or a line of the wrong width in every line (a single bad line is quarantined).
+        InputError: no names file, or every line of it is bad (a single bad line is quarantined).
     """
     names: dict[str, dict[Name, None]] = defaultdict(dict)
     triples: dict[str, Triple] = {}
@@ -38,12 +39,17 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> 
                 triple = _triple(f"{prefix}:{row[0]}", f"{prefix}:{row[1]}", row[2], source_id)
                 report.keep("relationship") if triple.sid not in triples else report.skip("stated more than once")
                 triples[triple.sid] = triple
+    if not names:
+        raise InputError(files[-1][1], "no line of it has an id and a name, parted by a tab")
     entities = {id_: _entity(id_, list(said), source_id) for id_, said in names.items()}
     for triple in triples.values():
         for end in (triple.head, triple.tail):
             if end not in entities:
                 entities[end] = Entity(id=end, iri=_iri(end), source=source_id, kinds=("Stub",))
-    items = [*sorted(entities.values(), key=lambda e: e.id), *sorted(triples.values(), key=lambda t: t.sid)]
+    items: list[Entity | Triple] = [
+        *sorted(entities.values(), key=lambda e: e.id),
+        *sorted(triples.values(), key=lambda t: t.sid),
+    ]
     return Reading(release="", items=items)
 
 
@@ -70,7 +76,7 @@ def _rows(file: Path, report: Report, *, width: int) -> Iterator[list[str]]:
                     report.quarantine(file, number, f"expected {width} columns or more, got {len(row)}")
                 else:
                     yield row
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise InputError(file, f"cannot be read: {error}") from error
 
 

@@ -1,0 +1,398 @@
+"""What RDFS, OWL and SKOS mean in the graph, row by row of the mapping, with nothing lost on the way."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest.names import curies, relation_types, upper_snake
+from ingest.owl import MAX_PROPERTY, to_graph
+from ingest.rdf import parse
+from ingest.report import Report
+from kg.types import Entity, Triple
+
+PREFIXES = """
+@prefix ex: <http://e/> .
+@prefix other: <http://other/> .
+@prefix rdf: <http://www.w3.org/1999/02/22-rdf-syntax-ns#> .
+@prefix rdfs: <http://www.w3.org/2000/01/rdf-schema#> .
+@prefix owl: <http://www.w3.org/2002/07/owl#> .
+@prefix skos: <http://www.w3.org/2004/02/skos/core#> .
+@prefix dct: <http://purl.org/dc/terms/> .
+@prefix xsd: <http://www.w3.org/2001/XMLSchema#> .
+"""
+
+
+class Mapped:
+    """A mapped text: entities by id, triples, report."""
+
+    def __init__(self, file: Path, source: str) -> None:
+        self.report = Report(source)
+        items = list(to_graph(parse([file], self.report), source, self.report))
+        self.triples = [item for item in items if isinstance(item, Triple)]
+        entities = [item for item in items if isinstance(item, Entity)]
+        self.entities = {entity.id: entity for entity in entities}
+        assert len(self.entities) == len(entities)
+        assert len({entity.iri for entity in entities}) == len(entities)
+        assert len({triple.sid for triple in self.triples}) == len(self.triples)
+        assert all(end in self.entities for triple in self.triples for end in (triple.head, triple.tail))
+        assert self.report.balances, self.report.as_json()
+
+    @property
+    def edges(self) -> set[tuple[str, str, str]]:
+        return {(triple.head, triple.relation, triple.tail) for triple in self.triples}
+
+    def properties(self, head: str, relation: str, tail: str) -> dict[str, Any]:
+        (found,) = [t.properties for t in self.triples if (t.head, t.relation, t.tail) == (head, relation, tail)]
+        return dict(found)
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> Callable[[str], Mapped]:
+    def run(turtle: str) -> Mapped:
+        file = tmp_path / "in.ttl"
+        file.write_text(PREFIXES + turtle, encoding="utf-8")
+        return Mapped(file, "test")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("type_", "kind"),
+    [
+        ("owl:Class", "Class"),
+        ("rdfs:Class", "Class"),
+        ("owl:NamedIndividual", "Individual"),
+        ("owl:ObjectProperty", "ObjectProperty"),
+        ("owl:DatatypeProperty", "DatatypeProperty"),
+        ("owl:AnnotationProperty", "AnnotationProperty"),
+        ("rdf:Property", "Property"),
+        ("rdfs:Datatype", "Datatype"),
+        ("owl:Ontology", "Ontology"),
+        ("skos:Concept", "Concept"),
+    ],
+)
+def test_a_type_of_the_language_becomes_a_kind(type_: str, kind: str, mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(f"ex:a a {type_} .")
+    assert (graph.entities["ex:a"].kinds, graph.entities["ex:a"].iri) == ((kind,), "http://e/a")
+    assert graph.edges == set()
+
+
+def test_a_type_of_the_source_becomes_a_relationship(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        "ex:a a ex:Bank . ex:b a owl:NamedIndividual , ex:Bank . ex:p a owl:TransitiveProperty . ex:c ex:q 1 ."
+    )
+    assert graph.edges == {
+        ("ex:a", "INSTANCE_OF", "ex:Bank"),
+        ("ex:b", "INSTANCE_OF", "ex:Bank"),
+        ("ex:p", "INSTANCE_OF", "owl:TransitiveProperty"),
+    }
+    assert graph.entities["ex:a"].kinds == graph.entities["ex:b"].kinds == ("Individual",)
+    assert graph.entities["ex:c"].kinds == ("Item",)
+
+
+def test_what_is_both_class_and_individual_has_both_kinds(mapped: Callable[[str], Mapped]) -> None:
+    assert mapped("ex:a a owl:Class , owl:NamedIndividual .").entities["ex:a"].kinds == ("Class", "Individual")
+
+
+def test_predicates_of_the_languages_have_fixed_types(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        "ex:a rdfs:subClassOf ex:b ; owl:sameAs ex:c ; dct:isReplacedBy ex:d ; rdfs:subPropertyOf ex:e ; "
+        "owl:imports ex:f ; skos:broader ex:g ; owl:equivalentClass ex:h ."
+    )
+    assert {relation for _, relation, _ in graph.edges} == {
+        *("SUBCLASS_OF", "SAME_AS", "REPLACED_BY", "SUBPROPERTY_OF", "IMPORTS", "BROADER", "EQUIVALENT_CLASS")
+    }
+    assert all(triple.properties == {} for triple in graph.triples)
+
+
+def test_an_object_property_is_a_type_in_capitals_and_its_node_says_so(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped("ex:hasReferenceCurrency a owl:ObjectProperty . ex:a ex:hasReferenceCurrency ex:b ; ex:P17 ex:c .")
+    assert graph.edges == {("ex:a", "HAS_REFERENCE_CURRENCY", "ex:b"), ("ex:a", "P17", "ex:c")}
+    assert graph.entities["ex:hasReferenceCurrency"].properties == {"relation": "HAS_REFERENCE_CURRENCY"}
+    assert graph.entities["ex:P17"].kinds == ("Stub",)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("hasURLAddress", "HAS_URL_ADDRESS"),
+        ("isA-partOf", "IS_A_PART_OF"),
+        ("has_part", "HAS_PART"),
+        ("P17", "P17"),
+        ("gehört zu", "GEHÖRT_ZU"),
+        ("x`) DETACH DELETE n //", "X_DETACH_DELETE_N"),
+        ("+", "RELATED"),
+    ],
+)
+def test_upper_snake(name: str, expected: str) -> None:
+    assert upper_snake(name) == expected
+
+
+def test_predicates_that_end_alike_keep_types_of_their_own(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped("ex:a ex:hasTag ex:b ; other:hasTag ex:c ; ex:alone ex:d .")
+    assert graph.edges == {("ex:a", "EX_HAS_TAG", "ex:b"), ("ex:a", "OTHER_HAS_TAG", "ex:c"), ("ex:a", "ALONE", "ex:d")}
+    assert graph.entities["other:hasTag"].iri == "http://other/hasTag"
+
+
+def test_no_predicate_takes_the_type_of_another(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        "ex:a a ex:C ; ex:instanceOf ex:D ; ex:tag ex:T ; other:tag ex:U ; ex:exTag ex:V ; rdfs:subClassOf ex:E ."
+    )
+    assert len({relation for _, relation, _ in graph.edges}) == 6
+    assert ("ex:a", "INSTANCE_OF", "ex:C") in graph.edges
+    assert ("ex:a", "EX_INSTANCE_OF", "ex:D") in graph.edges
+    predicates = {f"http://{host}/{name}": f"x:{name}" for host in "abc" for name in ("p", "q", "xP", "type")}
+    types = relation_types(predicates, taken={"TYPE", "X_TYPE"})
+    assert len({*types.values(), "TYPE", "X_TYPE"}) == len(predicates) + 2
+    assert relation_types(dict(reversed(predicates.items())), taken={"TYPE", "X_TYPE"}) == types
+
+
+def test_ids_are_short_unique_and_the_same_in_every_order() -> None:
+    iris = [
+        "http://e/x#Term",
+        "http://e/y#Term",
+        "http://e/Alone",
+        "http://e/",
+        "http://nowhere/a",
+        "http://www.wikidata.org/entity/Q42",
+        "https://spec.edmcouncil.org/fibo/ontology/FND/Relations/hasTag",
+    ]
+    ids = curies(iris, {"ex": "http://e/", "kb": "http://www.wikidata.org/entity/"})
+    assert ids == dict(
+        zip(
+            iris,
+            ["ex:x.Term", "ex:y.Term", "ex:Alone", "http://e/", "http://nowhere/a", "wd:Q42", "fibo:hasTag"],
+            strict=True,
+        )
+    )
+    assert curies(reversed(iris), {"kb": "http://www.wikidata.org/entity/", "ex": "http://e/"}) == ids
+
+
+def test_names_have_kind_and_language_and_the_best_one_is_shown(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        'ex:a rdfs:label "Bank"@de , "bank"@en ; skos:altLabel "lender"@en ; skos:prefLabel "the bank"@en-GB ;'
+        ' ex:abbreviation "bk" ; ex:synonym "banco"@es ; skos:hiddenLabel " " .'
+        ' ex:b skos:altLabel "only this" . ex:c rdfs:label "Zins"@de ; ex:acronym "ZZ" .'
+    )
+    said = {(name.text, name.kind, name.language) for name in graph.entities["ex:a"].names}
+    assert said == {
+        ("Bank", "pref", "de"),
+        ("bank", "pref", "en"),
+        ("lender", "syn", "en"),
+        ("the bank", "pref", "en-gb"),
+        ("bk", "abbr", ""),
+        ("banco", "syn", "es"),
+    }
+    shown = [graph.entities[f"ex:{letter}"].name for letter in "abc"]
+    assert shown == ["bank", "only this", "Zins"]
+    assert graph.report.kept["name"] == 9
+    assert any(" " in line for line in graph.entities["ex:a"].tail)
+
+
+def test_the_best_english_definition_is_first_and_others_stay_in_the_tail(mapped: Callable[[str], Mapped]) -> None:
+    entity = mapped(
+        'ex:a rdfs:comment "a comment" ; skos:definition "the definition"@en , "die Definition"@de ;'
+        ' dct:description "d" .'
+    ).entities["ex:a"]
+    assert entity.definition == "the definition"
+    assert entity.definitions == ("the definition", "d", "a comment")
+    assert entity.tail == ("skos:definition=die Definition@de",)
+
+
+def test_a_predicate_with_one_value_of_one_datatype_is_a_typed_property(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        'ex:a ex:size 7 ; ex:open true ; ex:founded "1869-01-01"^^xsd:date ; ex:code "x-1" ; ex:at "2020"^^xsd:gYear .'
+        "ex:b ex:size 0 ."
+    )
+    assert graph.entities["ex:a"].properties == {
+        "size": 7,
+        "open": True,
+        "founded": "1869-01-01",
+        "code": "x-1",
+        "at": "2020",
+    }
+    assert graph.entities["ex:b"].properties == {"size": 0}
+    assert graph.report.kept["property"] == 6
+
+
+@pytest.mark.parametrize(
+    ("turtle", "tail"),
+    [
+        ("ex:a ex:n 1 , 2 .", {"ex:n=1^^integer", "ex:n=2^^integer"}),
+        ("ex:a ex:n 1 . ex:b ex:n 'x' .", {"ex:n=1^^integer"}),
+        ("ex:a ex:n 'x'@en-GB .", {"ex:n=x@en-gb"}),
+        ("ex:a ex:n 0.50 .", {"ex:n=0.50^^decimal"}),
+        ("ex:a ex:n '007'^^xsd:integer .", {"ex:n=007^^integer"}),
+        ("ex:a ex:n 99999999999999999999 .", {"ex:n=99999999999999999999^^integer"}),
+        ("ex:a ex:n 'x'^^ex:own .", {"ex:n=x^^http://e/own"}),
+        ("ex:a ex:n 1 ; other:n 2 .", {"ex:n=1^^integer", "other:n=2^^integer"}),
+        ("ex:a ex:names 'x' ; ex:id 'y' ; ex:sources 'z' .", {"ex:names=x", "ex:id=y", "ex:sources=z"}),
+        (f"ex:a ex:n '{'x' * (MAX_PROPERTY + 1)}' .", {"ex:n=" + "x" * (MAX_PROPERTY + 1)}),
+    ],
+)
+def test_every_other_literal_is_in_the_tail_word_for_word(
+    turtle: str, tail: set[str], mapped: Callable[[str], Mapped]
+) -> None:
+    entity = mapped(turtle).entities["ex:a"]
+    assert set(entity.tail) == tail
+    assert entity.properties.keys() <= {"relation"}
+
+
+RESTRICTION = "ex:C rdfs:subClassOf [ a owl:Restriction ; owl:onProperty ex:holds ; {} ] ."
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("owl:someValuesFrom ex:D", {"quantifier": "some"}),
+        ("owl:allValuesFrom ex:D", {"quantifier": "only"}),
+        ("owl:hasValue ex:D", {"quantifier": "value"}),
+        ("owl:onClass ex:D ; owl:minQualifiedCardinality '2'^^xsd:nonNegativeInteger", {"quantifier": "min", "n": 2}),
+        ("owl:onClass ex:D ; owl:maxQualifiedCardinality 3", {"quantifier": "max", "n": 3}),
+        ("owl:onClass ex:D ; owl:qualifiedCardinality 1", {"quantifier": "exact", "n": 1}),
+    ],
+)
+def test_a_restriction_is_the_relationship_that_it_states(
+    body: str, expected: dict[str, Any], mapped: Callable[[str], Mapped]
+) -> None:
+    graph = mapped(RESTRICTION.format(body))
+    assert graph.edges == {("ex:C", "HOLDS", "ex:D")}
+    assert graph.properties("ex:C", "HOLDS", "ex:D") == {"derived": True, **expected}
+    assert graph.entities["ex:holds"].properties.get("relation", "HOLDS") == "HOLDS"
+
+
+def test_restrictions_on_literals_are_lines_of_the_tail(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        RESTRICTION.format("owl:hasValue 'EUR'")
+        + RESTRICTION.format("owl:minCardinality 4")
+        + RESTRICTION.format("owl:onDataRange xsd:decimal ; owl:qualifiedCardinality 1")
+    )
+    assert graph.edges == set()
+    tail = " | ".join(graph.entities["ex:C"].tail)
+    for said in ("ex:holds hasValue=EUR", "ex:holds minCardinality=4", "ex:holds onDataRange=xsd:decimal"):
+        assert said in tail
+
+
+def test_an_inverse_property_in_a_restriction_is_marked(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        "ex:C rdfs:subClassOf [ a owl:Restriction ; owl:onProperty [ owl:inverseOf ex:owns ] ;"
+        " owl:someValuesFrom ex:D ] ."
+    )
+    assert graph.properties("ex:C", "OWNS", "ex:D") == {"derived": True, "quantifier": "some", "inverse": True}
+
+
+@pytest.mark.parametrize(
+    ("predicate", "name"), [("unionOf", "union"), ("intersectionOf", "intersection"), ("oneOf", "one of")]
+)
+def test_members_of_a_list_share_a_group(predicate: str, name: str, mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(f"ex:C owl:equivalentClass [ a owl:Class ; owl:{predicate} ( ex:D ex:E ex:F ) ] .")
+    assert graph.edges == {("ex:C", "EQUIVALENT_CLASS", f"ex:{letter}") for letter in "DEF"}
+    groups = {str(triple.properties["group"]) for triple in graph.triples}
+    assert len(groups) == 1
+    assert all(len(group) == 32 for group in groups)
+    assert {triple.properties["connective"] for triple in graph.triples} == {name}
+
+
+def test_a_restriction_in_an_intersection_keeps_property_and_group(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        "ex:C owl:equivalentClass [ owl:intersectionOf ( ex:D [ a owl:Restriction ; owl:onProperty ex:holds ;"
+        " owl:someValuesFrom [ owl:unionOf ( ex:E ex:F ) ] ] ) ] ."
+    )
+    assert graph.edges == {
+        ("ex:C", "EQUIVALENT_CLASS", "ex:D"),
+        ("ex:C", "HOLDS", "ex:E"),
+        ("ex:C", "HOLDS", "ex:F"),
+    }
+    assert graph.properties("ex:C", "HOLDS", "ex:E")["quantifier"] == "some"
+    assert graph.properties("ex:C", "HOLDS", "ex:E")["connective"] == "union"
+    assert "quantifier" not in graph.properties("ex:C", "EQUIVALENT_CLASS", "ex:D")
+
+
+def test_lists_may_be_long(mapped: Callable[[str], Mapped]) -> None:
+    members = " ".join(f"ex:m{number}" for number in range(3000))
+    graph = mapped(f"ex:C owl:equivalentClass [ owl:oneOf ( {members} ) ] .")
+    assert len(graph.edges) == 3000
+
+
+def test_an_anonymous_thing_is_folded_with_its_values_and_types(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        "ex:a ex:address [ a ex:Address ; ex:city ex:Paris ; ex:street 'Rue' ; ex:geo [ ex:in ex:France ] ] ."
+    )
+    assert graph.edges == {
+        ("ex:a", "ADDRESS", "ex:Address"),
+        ("ex:a", "CITY", "ex:Paris"),
+        ("ex:a", "IN", "ex:France"),
+    }
+    assert graph.properties("ex:a", "ADDRESS", "ex:Address") == {"derived": True, "quantifier": "some"}
+    assert all(triple.properties["derived"] for triple in graph.triples)
+    assert graph.entities["ex:a"].tail == ("ex:address street=Rue",)
+    assert graph.report.kept["folded into derived relationships"] == 5
+
+
+def test_anonymous_nodes_that_share_others_or_form_a_cycle_end(mapped: Callable[[str], Mapped]) -> None:
+    steps = "".join(f"_:n{number} ex:p _:n{number + 1} ; ex:q _:n{number + 1} .\n" for number in range(60))
+    graph = mapped(f"ex:a ex:r _:n0 . {steps} _:n60 ex:p ex:b .")
+    assert ("ex:a", "P", "ex:b") in graph.edges
+    cycle = mapped("ex:a ex:r _:x . _:x ex:p _:y . _:y ex:p _:x ; ex:p ex:b .")
+    assert ("ex:a", "P", "ex:b") in cycle.edges
+
+
+def test_an_anonymous_node_that_nothing_refers_to_is_counted(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped("[] a owl:AllDifferent ; owl:distinctMembers ( ex:a ex:b ) .")
+    assert graph.triples == []
+    (reason,) = graph.report.skipped
+    assert "nothing refers to" in reason
+    assert graph.report.skipped[reason] == graph.report.read - sum(graph.report.kept.values()) > 0
+
+
+def test_deprecated_is_a_kind_and_only_when_true(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        "ex:a a owl:Class ; owl:deprecated true ; dct:isReplacedBy ex:b . ex:b a owl:Class ; owl:deprecated false ."
+    )
+    assert graph.entities["ex:a"].kinds == ("Class", "Deprecated")
+    assert graph.entities["ex:b"].kinds == ("Class",)
+    assert graph.edges == {("ex:a", "REPLACED_BY", "ex:b")}
+    assert graph.entities["ex:b"].tail == ("owl:deprecated=false^^boolean",)
+
+
+def test_what_is_referred_to_and_not_described_is_a_stub(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped("ex:a ex:knows <http://nowhere/b> .")
+    stub = graph.entities["http://nowhere/b"]
+    assert (stub.kinds, stub.iri, stub.name, stub.source) == (("Stub",), "http://nowhere/b", None, "test")
+    assert graph.entities["ex:a"].kinds == ("Item",)
+
+
+def test_the_order_of_statements_does_not_matter(tmp_path: Path) -> None:
+    text = 'ex:a a ex:C ; rdfs:label "b" , "a" ; ex:n 2 , 1 ; ex:p [ ex:q ex:d , ex:c ] .\nex:b ex:p ex:a ; ex:n 3 .\n'
+    seen = []
+    for name, lines in (("one", text.splitlines()), ("two", text.splitlines()[::-1])):
+        file = tmp_path / f"{name}.ttl"
+        file.write_text(PREFIXES + "\n".join(lines))
+        graph = Mapped(file, "test")
+        seen.append((graph.entities, graph.triples))
+    assert seen[0] == seen[1]
+
+
+def test_the_report_accounts_for_every_statement(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        'ex:a a owl:Class , ex:M ; rdfs:label "a" , "a" ; skos:definition "x" ; ex:n 1 ; ex:m 1 , 2 ;'
+        " owl:deprecated true ;"
+        " ex:p ex:b , [ ex:q ex:c ] . ex:a ex:p ex:b . [] ex:q ex:c ; ex:r ex:d ."
+    )
+    report = graph.report.as_json()
+    assert report["read"] == 15
+    assert report["kept"] == {
+        "definition": 1,
+        "folded into derived relationships": 1,
+        "name": 1,
+        "node label": 2,
+        "property": 1,
+        "relationship": 2,
+        "relationship of an anonymous node": 1,
+        "tail": 2,
+    }
+    assert report["skipped"]["stated more than once"] == 2
+    assert sum(report["skipped"].values()) == 4
+    assert (report["balances"], report["quarantined"]) == (True, 0)
