@@ -14,7 +14,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import ModelOutput
 
-from models.base import load_base, load_config
+from models.base import load_base, load_config, own_weights
 from models.entity_table import FIRST, EntityTable
 from models.fusion import FusionConfig
 from models.injection import inject_knowledge, set_table
@@ -128,6 +128,7 @@ class KGBertModel(PreTrainedModel):  # type: ignore[misc]
         kwargs.setdefault("use_safetensors", True)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        own_weights(model)
         model.set_table(EntityTable.load(pretrained_model_name_or_path))
         return loaded
 
