@@ -15,14 +15,13 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import PCA, TruncatedSVD
 from torch import Tensor
-from torch_geometric.data import Data
 from transformers import AutoModel
 
 from kg.errors import ConfigError, InputError, SnapshotMismatch
 from kg.snapshot import Snapshot
 from models.base import load_base
 from models.gnn import EntityEncoder, embed
-from models.graph import triples_of
+from models.graph import Data, triples_of
 
 Array: TypeAlias = NDArray[np.float64]
 PADDING, NULL, FIRST = 0, 1, 2

@@ -1,6 +1,7 @@
 """A snapshot as tensors: edges in both directions, splits for link prediction, frozen text features."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,15 @@ from rich.console import Console
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch_geometric.data import Data
 from transformers import AutoModel
 
 from kg.errors import ConfigError
 from kg.snapshot import Snapshot
 from models.base import fast_bf16, load_base, load_tokenizer, mean_pooled, resolve_base
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)  # torch-geometric compiles nothing here
+    from torch_geometric.data import Data
 
 MAX_TOKENS = 64
 """Of a node's text: FIBO's definitions fit in it nearly always, and cost grows with length."""
