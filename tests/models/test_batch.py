@@ -56,6 +56,11 @@ def test_a_mention_covers_all_subwords_of_its_words_and_no_others(encoder: Knowl
     assert feature["attention_mask"] == [1] * len(feature["input_ids"])
 
 
+def test_a_mention_does_not_cover_the_punctuation_that_it_touches(encoder: KnowledgeEncoder) -> None:
+    (feature,) = encoder.encode_texts(["Sold (Acme Bank), not bought."])
+    assert covered(encoder, feature, 1) == "acme bank"
+
+
 def test_a_mention_reads_the_rows_of_its_candidates_after_null(encoder: KnowledgeEncoder) -> None:
     (feature,) = encoder.encode_texts([TEXT])
     assert feature["mention_entities"] == [[NULL, FIRST + 1], [NULL, FIRST + 0]]
@@ -135,7 +140,7 @@ def test_known_links_give_what_linking_gives(encoder: KnowledgeEncoder) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [TEXT, "Acme Bank", "( Acme Bank ) , née Borealis Insurance !", "𝔄 🙂 Delta Exchange – ok", "no names"]
+    "text", [TEXT, "Acme Bank", "(Acme Bank), née Borealis Insurance!", "𝔄 🙂 Delta Exchange – ok", "no names"]
 )
 def test_words_are_covered_as_in_the_text_that_they_make(encoder: KnowledgeEncoder, text: str) -> None:
     words = text.split()
