@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rdflib
@@ -20,7 +21,11 @@ KINDS = {
     "Ontology": OWL.Ontology,
     "Datatype": RDFS.Datatype,
 }
-HANDFUL = ("fibo_2026-07/FND/AgentsAndPeople", "fibo_2026-07/FBC/ProductsAndServices", "omg_commons_lcc/lcc/Languages")
+HANDFUL = (
+    "fibo_2026-07/FND/AgentsAndPeople",
+    "fibo_2026-07/FBC/ProductsAndServices",
+    "omg_commons_lcc/LCC/Countries/Regions",
+)
 ALL = ("fibo_2026-07", "omg_commons_lcc")
 COUNT = {
     "nodes": "MATCH (n:Fibo) RETURN count(n) AS n",
@@ -34,6 +39,17 @@ COUNT = {
 }
 
 
+class Counting(rdflib.Graph):
+    """Counts statements as they come: two of FIBO's files make a statement twice."""
+
+    added = 0
+
+    def add(self, triple: Any) -> "Counting":
+        self.added += 1
+        super().add(triple)
+        return self
+
+
 def files(folders: list[Path]) -> list[Path]:
     return [file for folder in folders for file in sorted(folder.rglob("*.rdf"))]
 
@@ -42,8 +58,9 @@ def counted_by_rdflib(folders: list[Path]) -> dict[str, int]:
     """What the files say, each statement once, without a look at the code that is tested."""
     graph, read = rdflib.Graph(), 0
     for file in files(folders):
-        one = rdflib.Graph().parse(file)
-        read += len(one)
+        one = Counting()
+        one.parse(file)
+        read += one.added
         graph += one
     named = {subject for subject in graph.subjects() if isinstance(subject, rdflib.URIRef)}
     types = {subject: set(graph.objects(subject, RDF.type)) for subject in named}
