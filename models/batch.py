@@ -43,7 +43,7 @@ class KnowledgeEncoder:
         self.max_length, self.max_candidates, self.max_mentions = max_length, max_candidates, max_mentions
 
     def encode_texts(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """``input_ids``, ``attention_mask`` and the three knowledge keys of each text."""
+        """Token ids, mask, the three knowledge keys and ``mention_links`` (which link each mention is), a text each."""
         tokens = self.tokenizer(list(texts), truncation=True, max_length=self.max_length, return_offsets_mapping=True)
         links = self.linker.link_batch(texts)
         return [
@@ -80,9 +80,10 @@ class KnowledgeEncoder:
         return features
 
     def encode_linked(self, text: str, links: Sequence[Link]) -> dict[str, Any]:
-        """As ``encode_texts`` for one text whose links are known."""
+        """As ``encode_texts`` for one text whose links are known; adds ``offsets``, the code points of each token."""
         tokens = self.tokenizer(text, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
-        return self._feature(tokens["input_ids"], tokens["offset_mapping"], links)
+        offsets = [(int(start), int(end)) for start, end in tokens["offset_mapping"]]
+        return {**self._feature(tokens["input_ids"], offsets, links), "offsets": offsets}
 
     def _feature(
         self, input_ids: Sequence[int], offsets: Sequence[tuple[int, int]], links: Sequence[Link]
@@ -90,13 +91,15 @@ class KnowledgeEncoder:
         token_mentions = [0] * len(input_ids)
         entities: list[list[int]] = []
         priors: list[list[float]] = []
-        for link in links:
+        mention_links: list[int] = []
+        for number, link in enumerate(links):
             known = [candidate for candidate in link.candidates if candidate.id in self.rows]
             covered = [i for i, (start, end) in enumerate(offsets) if start < link.end and link.start < end]
             if link.id is None or not known or not covered or len(entities) == self.max_mentions:
                 continue
             kept = known[: self.max_candidates - 1]
             entities.append([NULL, *(self.rows[candidate.id] for candidate in kept)])
+            mention_links.append(number)
             priors.append([0.0, *(math.log(max(candidate.prior, SMALLEST_PRIOR)) for candidate in kept)])
             for position in covered:
                 token_mentions[position] = len(entities)
@@ -106,6 +109,7 @@ class KnowledgeEncoder:
             "mention_entities": entities,
             "mention_priors": priors,
             "token_mentions": token_mentions,
+            "mention_links": mention_links,
         }
 
 
@@ -121,7 +125,7 @@ class KnowledgeCollator:
         """``input_ids`` ``[batch, seq]``, ``labels`` where given, and the keys of ``models.fusion.Knowledge``."""
         length = max(len(feature["input_ids"]) for feature in features)
         left = self.tokenizer.padding_side == "left"
-        pad = int(self.tokenizer.pad_token_id or 0)  # type: ignore[arg-type]
+        pad = int(self.tokenizer.pad_token_id or 0)
         batch = {
             "input_ids": _padded([f["input_ids"] for f in features], length, pad, left=left),
             "attention_mask": _padded([f["attention_mask"] for f in features], length, 0, left=left),
@@ -164,6 +168,7 @@ def keep_mentions(feature: Mapping[str, Any], kept: Sequence[int]) -> dict[str, 
         **feature,
         "mention_entities": [feature["mention_entities"][mention] for mention in kept],
         "mention_priors": [feature["mention_priors"][mention] for mention in kept],
+        "mention_links": [feature["mention_links"][mention] for mention in kept],
         "token_mentions": [number.get(mention, 0) for mention in feature["token_mentions"]],
     }
 

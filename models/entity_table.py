@@ -120,7 +120,7 @@ def build_table(
         raise ConfigError(f"A table needs two entities or more; the graph has {len(features)}.")
     columns = [whitened(part, size) for part, size in parts]
     vectors = torch.from_numpy(np.concatenate(columns, axis=1)).float()
-    words = load_base(base, AutoModel).get_input_embeddings().weight.detach()
+    words: Tensor = load_base(base, AutoModel).get_input_embeddings().weight.detach()  # type: ignore[operator]
     vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-6) * words.norm(dim=1).mean()
     digest = hashlib.sha256()
     for name, value in sorted(encoder.state_dict().items()):

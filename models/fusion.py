@@ -56,6 +56,9 @@ class FusionOutput(NamedTuple):
 class KnowledgeAttention(nn.Module):
     """One fusion block: choose candidates, read them, let them in."""
 
+    table: Tensor
+    """``[num_entities + 2, entity_dim]``."""
+
     def __init__(self, *, hidden_size: int, table: EntityTable, config: FusionConfig) -> None:
         super().__init__()
         dim = config.dim

@@ -115,7 +115,7 @@ class Composition(nn.Module):
     def forward(self, states: Tensor, edges: Tensor) -> Tensor:
         """``[nodes, dim]`` and ``[edges, 3]`` to ``[nodes, dim]``."""
         degree = torch.bincount(edges[:, 2], minlength=len(states)).clamp(min=1)
-        summed: Tensor = ComposeAndSum.apply(states, self.relations.weight, edges)  # type: ignore[no-untyped-call]
+        summed: Tensor = ComposeAndSum.apply(states, self.relations.weight, edges)
         out: Tensor = self.message(summed / degree[:, None])
         return out
 
@@ -252,10 +252,12 @@ class Pairs:
         return len(self.keys)
 
     def heads(self, index: Tensor) -> Tensor:
-        return self.keys[index] // self.num_relations
+        heads: Tensor = self.keys[index] // self.num_relations
+        return heads
 
     def relations(self, index: Tensor) -> Tensor:
-        return self.keys[index] % self.num_relations
+        relations: Tensor = self.keys[index] % self.num_relations
+        return relations
 
     def tails_of(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(row, tail) for every tail of the pairs ``index``; row counts from 0."""
@@ -291,7 +293,7 @@ def _epoch(
         scores = encoder.score(entities, pairs.heads(batch), pairs.relations(batch), candidates)
         loss = one_to_n_loss(scores, rows, tails, config.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         total += float(loss.detach())
     return total / len(batches)

@@ -20,7 +20,7 @@ from models.base import fast_bf16, load_base, load_tokenizer, mean_pooled, resol
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)  # torch-geometric compiles nothing here
-    from torch_geometric.data import Data
+    from torch_geometric.data import Data as Data
 
 MAX_TOKENS = 64
 """Of a node's text: FIBO's definitions fit in it nearly always, and cost grows with length."""

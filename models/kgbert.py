@@ -12,7 +12,6 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.modeling_outputs import ModelOutput
 
 from models.base import load_base, load_config, own_weights
 from models.entity_table import FIRST, EntityTable
@@ -47,7 +46,7 @@ class KGBertConfig(PretrainedConfig):
         return FusionConfig(**{**self.fusion, "layers": tuple(self.fusion.get("layers", FusionConfig.layers))})
 
 
-class KGBertModel(PreTrainedModel):  # type: ignore[misc]
+class KGBertModel(PreTrainedModel):
     """A base model of any architecture, fused; each subclass says for which task."""
 
     config_class = KGBertConfig
@@ -68,7 +67,7 @@ class KGBertModel(PreTrainedModel):  # type: ignore[misc]
         )
         self.entity_table = empty
         self.model = inject_knowledge(base, empty, fusion=config.fusion_options())
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_base(
@@ -104,7 +103,7 @@ class KGBertModel(PreTrainedModel):  # type: ignore[misc]
         self.entity_table = table
         self.config.num_entities, self.config.snapshot_hash = len(table.ids), table.snapshot_hash
 
-    def forward(self, *args: Any, **kwargs: Any) -> ModelOutput:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the base model's, plus ``mention_entities``, ``mention_priors`` and ``token_mentions``."""
         return self.model(*args, **kwargs)
 
@@ -117,9 +116,9 @@ class KGBertModel(PreTrainedModel):  # type: ignore[misc]
     def get_output_embeddings(self) -> Any:
         return self.model.get_output_embeddings()
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """Weights and configuration as usual, and the entity table beside them."""
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
         self.entity_table.save(Path(save_directory))
 
     @classmethod

@@ -49,7 +49,7 @@ class Masker:
         for position in sorted(chosen):
             dice = rng.random()
             if dice < 0.8:
-                tokens[position] = int(self.tokenizer.mask_token_id)  # type: ignore[arg-type]
+                tokens[position] = int(self.tokenizer.mask_token_id)
             elif dice < 0.9:
                 tokens[position] = rng.randrange(len(self.tokenizer))
         return {**feature, "input_ids": tokens, "labels": labels}

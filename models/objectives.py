@@ -43,7 +43,10 @@ class Objective(Protocol):
     main_metric: str
     auto_class: Any
     kgbert_class: Any
-    labels: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What it tells apart, in the order of the logits."""
 
     def encode(self, examples: Sequence[Example], encoder: KnowledgeEncoder) -> list[dict[str, Any]]:
         """Model inputs with ``labels``, one dict an example, not padded."""

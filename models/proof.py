@@ -33,7 +33,9 @@ class Interval:
 def score(counts: Counts) -> NDArray[np.float64]:
     """Score of each seed ``[seeds]``, in [0, 1]; NaN where nothing counts (an empty slice)."""
     sums = counts.sum(axis=1)
-    return np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
+    empty = np.full(len(sums), np.nan)
+    rates: NDArray[np.float64] = np.divide(sums[:, 0], sums[:, 1], out=empty, where=sums[:, 1] > 0)
+    return rates
 
 
 def paired_bootstrap(treated: Counts, control: Counts, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:

@@ -102,7 +102,7 @@ class Recipe:
 
     def with_overrides(self, *, seeds: int | None, arms: tuple[Arm, ...] | None) -> "Recipe":
         """The same recipe with what the command line asks for."""
-        return replace(self, seeds=seeds or self.seeds, arms=arms or self.arms)  # type: ignore[type-var]
+        return replace(self, seeds=seeds or self.seeds, arms=arms or self.arms)
 
 
 def load_recipe(name: str) -> Recipe:

@@ -86,18 +86,18 @@ def table_of(task: str, summary: Mapping[str, Any]) -> Table:
 def model_card(run: Run, tasks: Mapping[str, Mapping[str, Any]]) -> str:
     """The run's README: what it is, what it was trained on, what it reached, what it must not be trusted with."""
     manifest, recipe = run.manifest, run.recipe
-    sources = manifest["snapshot"]["sources"]
+    counts, read = manifest["snapshot"]["counts"], manifest["snapshot"]["sources"]
+    sources = ", ".join(f"{source['id']} {source.get('release', '')}".strip() for source in read)
+    banned = ", ".join(recipe.graph.ban_relations) or "none"
     lines = [
         f"# {recipe.name}: a fused model",
         "",
         recipe.summary,
         "",
         f"- Base model: `{recipe.base}`; knowledge attention after layers {list(recipe.fusion.layers)}.",
-        f"- Graph: snapshot `{manifest['snapshot']['hash'][:16]}`, {manifest['snapshot']['counts']['entities']:,} entities, "
-        f"{manifest['snapshot']['counts']['triples']:,} triples, from "
-        + ", ".join(f"{source['id']} {source.get('release', '')}".strip() for source in sources)
-        + ".",
-        f"- Relations kept from the model because they state a label: {', '.join(recipe.graph.ban_relations) or 'none'}.",
+        f"- Graph: snapshot `{manifest['snapshot']['hash'][:16]}`, {counts['entities']:,} entities, "
+        f"{counts['triples']:,} triples, from {sources}.",
+        f"- Relations kept from the model because they state a label: {banned}.",
         "",
     ]
     for task, summary in tasks.items():

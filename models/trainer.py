@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset, SequentialSampler
 from torch.utils.tensorboard import SummaryWriter
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
 from kg.errors import KGError
@@ -40,7 +41,8 @@ class CheckpointedTrainer(Trainer):
         self._saving: Path | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+        given: Any = train_dataset if train_dataset is not None else self.train_dataset
+        return SequentialSampler(given)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._saving) if self._saving else str(super()._get_output_dir(trial))
@@ -65,9 +67,10 @@ class CheckpointedTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW in up to four groups: base or fresh, with weight decay or without."""
         if self.optimizer is None:
-            decayed = set(self.get_decay_parameter_names(self.model))
+            trained: Any = self.model
+            decayed = set(self.get_decay_parameter_names(trained))
             groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in trained.named_parameters():
                 if parameter.requires_grad:
                     groups.setdefault((self.is_fresh(name), name in decayed), []).append(parameter)
             self.optimizer = torch.optim.AdamW(
@@ -84,7 +87,7 @@ class CheckpointedTrainer(Trainer):
         return self.optimizer
 
 
-class StopOnBadLoss(TrainerCallback):  # type: ignore[misc]
+class StopOnBadLoss(TrainerCallback):
     """Ends a training whose loss is no number, instead of spending hours on it."""
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
@@ -95,7 +98,7 @@ class StopOnBadLoss(TrainerCallback):  # type: ignore[misc]
             )
 
 
-class Heartbeat(TrainerCallback):  # type: ignore[misc]
+class Heartbeat(TrainerCallback):
     """Tells how far the training is, as a share of its steps."""
 
     def __init__(self, report: Callable[[float], None]) -> None:
@@ -123,11 +126,11 @@ class Passes(Dataset[dict[str, Any]]):
         self.features, self.seed, self.prepare = features, seed, prepare
         total = config.max_steps * config.batch_size if config.max_steps > 0 else round(config.epochs * len(features))
         lengths = np.array([len(feature["input_ids"]) for feature in features])
-        orders = []
+        orders: list[NDArray[np.int64]] = []
         for number in range(-(-total // len(features))):
             rng = np.random.default_rng([seed, number])
             shuffled = rng.permutation(len(features))
-            bucket = config.batch_size * 50  # sorted within a bucket: little padding, and batches stay random
+            bucket = config.batch_size * 8  # sorted within a bucket: little padding, and batches stay random
             buckets = [shuffled[start : start + bucket] for start in range(0, len(shuffled), bucket)]
             ordered = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in buckets])
             batches = np.array_split(ordered, range(config.batch_size, len(ordered), config.batch_size))

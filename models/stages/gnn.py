@@ -43,7 +43,7 @@ def run_stage(run: Run, settings: Settings) -> None:
 def make_snapshot(run: Run, settings: Settings) -> Path:
     """The run's snapshot; made once, from Neo4j, after loading the recipe's graph into it."""
     if "snapshot" in run.manifest:
-        return run.path / run.manifest["snapshot"]["path"]
+        return run.path / str(run.manifest["snapshot"]["path"])
     graph = run.recipe.graph
     paths = [resolve_path(path, settings.data) for path in graph.paths]
     console.rule(f"graph: {graph.source_id} into Neo4j")
@@ -80,7 +80,7 @@ def show_coverage(run: Run, settings: Settings, snapshot: Snapshot) -> None:
         test = linked_entities(linker, [example.text for example in splits.test], snapshot)
         mentions = [entity for text in test for entity in text]
         seen = {entity for text in train for entity in text}
-        coverage[task.name] = {
+        share = coverage[task.name] = {
             "texts": len(test),
             "texts_linked": _share(bool(text) for text in test),
             "mentions": len(mentions),
@@ -88,9 +88,10 @@ def show_coverage(run: Run, settings: Settings, snapshot: Snapshot) -> None:
             "mentions_seen_in_training": _share(entity in seen for entity in mentions),
         }
         console.print(
-            f"Coverage of {task.name}: {coverage[task.name]['texts_linked']:.0%} of {len(test)} test texts have a linked "
-            f"entity; of {len(mentions)} linked mentions {coverage[task.name]['mentions_with_edges']:.0%} have edges and "
-            f"{coverage[task.name]['mentions_seen_in_training']:.0%} were seen in training."
+            f"Coverage of {task.name}: {share['texts_linked']:.0%} of {len(test)} test texts have a linked entity; "
+            f"of {len(mentions)} linked mentions {share['mentions_with_edges']:.0%} have edges and "
+            f"{share['mentions_seen_in_training']:.0%} were seen in training.",
+            soft_wrap=True,
         )
     run.update_manifest(coverage=coverage)
 

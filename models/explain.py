@@ -1,0 +1,119 @@
+"""``python -m models.explain RUN TEXT``: what a model says of a text, and which entities made it say so."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from kg import cli
+
+if TYPE_CHECKING:
+    from models.predictor import Answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain:
+    """Print the answer for a text, with the influence of each linked entity and what the graph says of it."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Run folder written by models.train_kgbert."""
+    text: tyro.conf.Positional[str]
+    """The text to answer for."""
+    task: str | None = None
+    """Task of the run; default its first."""
+    json: bool = False
+    """Print JSON."""
+    html: Path | None = None
+    """Write a page of its own with the text and its entities marked."""
+
+    def run(self) -> None:
+        from kg.errors import ConfigError
+        from models.predictor import choose, load_predictors
+        from models.run import write_text
+
+        if self.json and self.html:
+            raise ConfigError("Give either --json or --html, not both.")
+        if self.html and not self.html.parent.is_dir():
+            raise ConfigError(f"--html {self.html}: there is no folder {self.html.parent}.")
+        answer = choose(load_predictors(self.run_folder), self.task).predict(self.text)
+        if self.html:
+            write_text(self.html, as_html(self.text, answer))
+            print(self.html)
+        elif self.json:
+            print(json.dumps(answer.as_json(), ensure_ascii=False))
+        else:
+            print(as_lines(answer))
+
+
+def as_lines(answer: "Answer") -> str:
+    """The answer for a terminal."""
+    lines = [f"{answer.task}: {_said(answer)}"]
+    if answer.probabilities:
+        ordered = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
+        lines.append("  " + ", ".join(f"{label} {value:.2f}" for label, value in ordered))
+    lines.append(f"without knowledge: {answer.without_knowledge or 'nothing found'}")
+    for reason in answer.reasons:
+        link = answer.links[reason.link]
+        lines.append(f"{reason.influence:+.3f}  {link.text!r} → {link.name} ({link.id}), let in {reason.attention:.2f}")
+        lines += [f"          {fact}" for fact in reason.facts]
+    return "\n".join(lines if answer.reasons else [*lines, "no linked entity: this answer rests on the words alone"])
+
+
+def as_html(text: str, answer: "Answer") -> str:
+    """One file with no script and nothing fetched: the text with its entities, blue for the answer, red against it."""
+    influence = {reason.link: reason.influence for reason in answer.reasons}
+    strongest = max((abs(value) for value in influence.values()), default=0.0) or 1.0
+    parts, position = [], 0
+    for number, link in enumerate(answer.links):
+        value = influence.get(number, 0.0)
+        colour = f"rgba({'31,119,180' if value >= 0 else '214,39,40'},{0.1 + 0.5 * abs(value) / strongest:.2f})"
+        title = f"{link.name or 'NIL'} ({link.id or 'no entity'}), influence {value:+.3f}"
+        mark = f'<mark style="background:{colour}" title="{escape(title)}">{escape(text[link.start : link.end])}</mark>'
+        parts += [escape(text[position : link.start]), mark]
+        position = link.end
+    rows = "".join(
+        f"<tr><td>{reason.influence:+.3f}</td><td>{escape(answer.links[reason.link].text)}</td>"
+        f"<td>{escape(str(answer.links[reason.link].name))}<br><small>{escape(str(answer.links[reason.link].id))}</small>"
+        f"</td><td>{reason.attention:.2f}</td><td>{'<br>'.join(map(escape, reason.facts))}</td></tr>"
+        for reason in answer.reasons
+    )
+    body = f"<p>{''.join([*parts, escape(text[position:])])}</p>"
+    header = "".join(f"<th>{name}</th>" for name in ("influence", "mention", "entity", "let in", "facts"))
+    table = f"<table><tr>{header}</tr>{rows}</table>"
+    return _PAGE.format(
+        task=escape(answer.task),
+        said=escape(_said(answer)),
+        without=escape(answer.without_knowledge or "nothing found"),
+        body=body,
+        table=table if rows else "<p>No linked entity: this answer rests on the words alone.</p>",
+    )
+
+
+def _said(answer: "Answer") -> str:
+    if answer.label is not None:
+        return f"{answer.label} ({answer.probabilities[answer.label]:.2f})"
+    return "; ".join(f"{span.text}:{span.label} ({span.probability:.2f})" for span in answer.spans) or "nothing found"
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{task}: {said}</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
+table{{border-collapse:collapse}}
+td,th{{text-align:left;vertical-align:top;padding:.3rem .8rem;border-top:1px solid #ccc}}
+mark{{border-radius:3px;padding:0 2px}}</style></head>
+<body><h1>{task}: {said}</h1><p>Without knowledge: {without}</p>{body}{table}</body></html>
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run("python -m models.explain", [Explain], argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""From a text to an answer with its links and its reasons, by the models of a finished run."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from seqeval.metrics.sequence_labeling import get_entities
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
+
+from kg.errors import ConfigError, InputError
+from kg.linking import Linker
+from kg.snapshot import Snapshot
+from kg.types import Link
+from models.base import load_tokenizer, quiet
+from models.batch import KnowledgeCollator, KnowledgeEncoder, keep_mentions
+from models.injection import knowledge_of
+from models.recipe import Task, load_recipe
+from models.run import read_manifest
+
+AUTO_CLASSES: Mapping[str, Any] = {
+    "sequence_classification": AutoModelForSequenceClassification,
+    "token_classification": AutoModelForTokenClassification,
+}
+MAX_FACTS = 5
+BATCH = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A stretch of the text that a token classifier found."""
+
+    start: int
+    end: int
+    text: str
+    label: str
+    probability: float
+    """Mean over its words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """What the knowledge at one linked mention did to the answer."""
+
+    link: int
+    """Position in the links of the answer."""
+    influence: float
+    """Probability of the answer less what it is when this mention's knowledge alone is taken away; in [-1, 1]."""
+    attention: float
+    """Largest share that a token let in of it, over the fused layers; in [0, 1]."""
+    facts: tuple[str, ...]
+    """What the graph says of the entity, a few triples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a model says of one text, and why."""
+
+    task: str
+    label: str | None
+    """Most probable label of the text; None for a task that labels words."""
+    probabilities: Mapping[str, float]
+    """Of each label of the text."""
+    spans: tuple[Span, ...]
+    """Found by a task that labels words."""
+    without_knowledge: str | None
+    """The label, or the spans as ``text:label``, when all knowledge is taken away."""
+    links: tuple[Link, ...]
+    reasons: tuple[Reason, ...]
+    """Most influential first; mentions that the model reads, no others."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The form that the command line and the HTTP API print."""
+        return {**asdict(self), "links": [link.as_json() for link in self.links]}
+
+
+class Predictor:
+    """One task's fused model with the linker of its snapshot; any number of threads may ask it."""
+
+    def __init__(self, model: PreTrainedModel, encoder: KnowledgeEncoder, task: Task) -> None:
+        self.model, self.encoder, self.task = model.eval(), encoder, task
+        names: dict[int, str] = model.config.id2label  # type: ignore[assignment]
+        self.labels = tuple(names[index] for index in range(len(names)))
+        self.collate = KnowledgeCollator(tokenizer=encoder.tokenizer)
+
+    def predict(self, text: str) -> Answer:
+        """Answer for one text; what is longer than the model reads is cut off."""
+        links = self.encoder.linker.link(text)
+        feature = self.encoder.encode_linked(text, links)
+        mentions = range(len(feature["mention_links"]))
+        variants = [feature, keep_mentions(feature, [])]
+        variants += [keep_mentions(feature, [other for other in mentions if other != left]) for left in mentions]
+        probabilities, attention = self._run(variants)
+        words = _words(text, feature["offsets"])
+        label, spans, support = self._read(text, probabilities, words)
+        plain_label, plain_spans, _ = self._read(text, probabilities[1:2], words)
+        reasons = [
+            Reason(
+                link=link,
+                influence=round(support[0] - support[2 + mention], 4),
+                attention=round(float(attention[mention]), 4),
+                facts=self._facts(links[link]),
+            )
+            for mention, link in enumerate(feature["mention_links"])
+        ]
+        found = "; ".join(f"{span.text}:{span.label}" for span in plain_spans)
+        return Answer(
+            task=self.task.name,
+            label=label,
+            probabilities=self._probabilities(probabilities[0]) if label is not None else {},
+            spans=spans,
+            without_knowledge=plain_label if label is not None else found,
+            links=tuple(links),
+            reasons=tuple(sorted(reasons, key=lambda reason: -abs(reason.influence))),
+        )
+
+    def _run(self, variants: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities of each variant, and for the first one how far each mention was let in."""
+        parts, attention = [], np.zeros(len(variants[0]["mention_links"]), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(variants), BATCH):
+                output = self.model(**self.collate(variants[start : start + BATCH]))
+                parts.append(torch.softmax(output.logits.float(), dim=-1).numpy())
+                if start == 0 and len(attention):
+                    let_in = [(read.gate.abs()[0, :, None] * read.reading[0]) for read in knowledge_of(output).values()]
+                    attention = torch.stack(let_in).amax(dim=(0, 1)).numpy()
+        return np.concatenate(parts), attention
+
+    def _read(
+        self, text: str, probabilities: NDArray[np.float32], words: Sequence[tuple[int, int, int]]
+    ) -> tuple[str | None, tuple[Span, ...], list[float]]:
+        """Label or spans by the first row, and the probability that each row gives to them."""
+        if self.task.kind == "sequence_classification":
+            best = int(probabilities[0].argmax())
+            return self.labels[best], (), [float(row[best]) for row in probabilities]
+        tokens = [token for token, _, _ in words]
+        best_tags = probabilities[0][tokens].argmax(-1)
+        tags = [self.labels[index] for index in best_tags]
+        given = probabilities[:, tokens][:, range(len(tokens)), best_tags]  # [variants, words]
+        found = get_entities(tags)
+        spans = tuple(
+            Span(
+                start=words[first][1],
+                end=words[last][2],
+                text=text[words[first][1] : words[last][2]],
+                label=label,
+                probability=round(float(given[0, first : last + 1].mean()), 4),
+            )
+            for label, first, last in found
+        )
+        within = [word for _, first, last in found for word in range(first, last + 1)] or list(range(len(tokens)))
+        return None, spans, [float(row.mean()) if len(row) else 0.0 for row in given[:, within]]
+
+    def _probabilities(self, row: NDArray[np.float32]) -> dict[str, float]:
+        return {label: round(float(value), 4) for label, value in zip(self.labels, row, strict=True)}
+
+    def _facts(self, link: Link) -> tuple[str, ...]:
+        snapshot = self.encoder.linker.snapshot
+        entity = snapshot.index[str(link.id)]
+        triples = snapshot.triples
+        about = triples[(triples[:, 0] == entity) | (triples[:, 2] == entity)]
+        own_first = about[np.argsort(about[:, 0] != entity, kind="stable")][:MAX_FACTS]
+        return tuple(f"{snapshot.names[h]} –{snapshot.relations[r]}→ {snapshot.names[t]}" for h, r, t in own_first)
+
+
+def load_predictors(run: Path) -> dict[str, Predictor]:
+    """The models of a finished run by task, the recipe's first task first.
+
+    Raises:
+        InputError: the folder is no run, or nothing in it is fine-tuned yet. SnapshotMismatch: the model was trained
+        with another snapshot than the one that the run folder holds.
+    """
+    manifest = read_manifest(run)
+    recipe = load_recipe(str(run / "config.toml"))
+    if not (run / "model" / "config.json").is_file():
+        raise InputError(
+            run, f"nothing is fine-tuned yet; run: python -m models.train_kgbert finetune {recipe.name} --run {run}"
+        )
+    snapshot = Snapshot.load(run / manifest["snapshot"]["path"])
+    linker = Linker.load(snapshot)
+    predictors = {}
+    for position, task in enumerate(recipe.tasks):
+        folder = run / "model" if position == 0 else run / "model" / task.name
+        with quiet():
+            model = AUTO_CLASSES[task.kind].from_pretrained(folder)
+        model.entity_table.check(snapshot)
+        encoder = KnowledgeEncoder(
+            load_tokenizer(str(folder)), linker, model.entity_table, max_length=task.training.max_length
+        )
+        predictors[task.name] = Predictor(model, encoder, task)
+    return predictors
+
+
+def choose(predictors: Mapping[str, Predictor], task: str | None) -> Predictor:
+    """The predictor of ``task``, or of the recipe's first task.
+
+    Raises:
+        ConfigError: the run has no such task.
+    """
+    if task is None:
+        return next(iter(predictors.values()))
+    if task not in predictors:
+        raise ConfigError(f"The run has no task {task!r}; it has {', '.join(predictors)}.")
+    return predictors[task]
+
+
+def _words(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """(first token, start, end) of each word that has a token; words and single marks, as the tasks are split."""
+    first_token: dict[int, int] = {}
+    for token, (start, end) in enumerate(offsets):
+        if end > start:
+            first_token.setdefault(start, token)
+    spans = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
+    return [(first_token[start], start, end) for start, end in spans if start in first_token]

@@ -1,0 +1,140 @@
+"""``python -m models.serve RUN``: predictions with their reasons over HTTP, beside the links and the graph."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from kg import cli
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from models.predictor import Predictor
+
+
+def predict_router(predictors: "Mapping[str, Predictor]") -> "APIRouter":
+    """``POST /predict`` and ``POST /explain``: the second says also what the graph knows of each entity."""
+    from fastapi import APIRouter, HTTPException
+    from pydantic import BaseModel, ConfigDict, Field
+
+    from kg.api.links import EXAMPLE, LinkView, Text
+    from kg.errors import ConfigError
+    from models.predictor import Answer, choose
+
+    tasks = ", ".join(predictors)
+
+    class PredictRequest(BaseModel):
+        """A text to answer for."""
+
+        model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": EXAMPLE}]})
+        text: Text
+        task: str | None = Field(None, description=f"One of {tasks}; default the first.")
+
+    class SpanView(BaseModel):
+        """A stretch of the text with its label."""
+
+        start: int
+        end: int
+        text: str
+        label: str
+        probability: float
+
+    class MovedBy(BaseModel):
+        """What one link did to the answer."""
+
+        link: int = Field(description="Position in links.")
+        id: str
+        name: str
+        influence: float = Field(description="Probability of the answer less that without this entity's knowledge.")
+        attention: float = Field(description="Largest share of it that a token let in.")
+
+    class Explained(MovedBy):
+        """What one link did to the answer, and what the graph says of its entity."""
+
+        facts: list[str]
+
+    class Prediction(BaseModel):
+        """The answer, its links (offsets in code points), and which of them moved it, strongest first."""
+
+        task: str
+        label: str | None
+        probabilities: dict[str, float]
+        spans: list[SpanView]
+        without_knowledge: str | None = Field(description="The answer when all knowledge is taken away.")
+        links: list[LinkView]
+        moved_by: list[MovedBy]
+        snapshot: str
+
+    class Explanation(Prediction):
+        """As a prediction, with facts."""
+
+        moved_by: list[Explained]  # type: ignore[assignment]
+
+    def answer(request: PredictRequest) -> dict[str, object]:
+        try:
+            predictor = choose(predictors, request.task)
+        except ConfigError as error:
+            raise HTTPException(422, str(error)) from error
+        found: Answer = predictor.predict(request.text)
+        moved_by = [
+            {
+                "link": reason.link,
+                "id": found.links[reason.link].id,
+                "name": found.links[reason.link].name,
+                "influence": reason.influence,
+                "attention": reason.attention,
+                "facts": list(reason.facts),
+            }
+            for reason in found.reasons
+        ]
+        snapshot = predictor.encoder.linker.snapshot.hash
+        return {**found.as_json(), "moved_by": moved_by, "snapshot": snapshot}
+
+    router = APIRouter(tags=["predictions"])
+
+    @router.post("/predict", summary="Label of a text, its entities, and which of them moved it")
+    def predict(request: PredictRequest) -> Prediction:
+        return Prediction.model_validate(answer(request))
+
+    @router.post("/explain", summary="As /predict, with what the graph says of each entity")
+    def explain(request: PredictRequest) -> Explanation:
+        return Explanation.model_validate(answer(request))
+
+    return router
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Answer /predict, /explain, /link and the graph routes for a finished run; the page of the API is at /docs."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Run folder written by models.train_kgbert."""
+    host: str = "127.0.0.1"
+    """Address to listen on; any but the local machine's needs KGFUSE_API_TOKEN."""
+    port: int = 8000
+    """Port to listen on."""
+
+    def run(self) -> None:
+        from kg.api import check_address, graph_router, link_router, serve
+        from kg.settings import Settings
+        from kg.store import open_store
+        from models.predictor import load_predictors
+
+        settings = Settings.from_env()
+        check_address(self.host, settings.api_token)
+        predictors = load_predictors(self.run_folder)
+        linker = next(iter(predictors.values())).encoder.linker
+        routers = (predict_router(predictors), link_router(linker), graph_router(lambda: open_store(settings)))
+        serve(*routers, host=self.host, port=self.port, token=settings.api_token, title=f"kgfuse: {self.run_folder}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run("python -m models.serve", [Serve], argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
