@@ -52,6 +52,8 @@ class Training:
     """Share of mentions whose entities are hidden in a training step."""
     max_length: int = 128
     """Tokens a text; longer ones are cut."""
+    save_steps: int = 200
+    """Steps between checkpoints, and so what a killed training has to do again at most."""
     freeze_embeddings: bool = True
     """Word embeddings stay as they are: halves a step at 32 tokens."""
 

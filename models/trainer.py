@@ -21,7 +21,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
 from kg.errors import KGError
-from models.base import fast_bf16
+from models.base import fast_bf16, quiet
 from models.recipe import Training
 
 COMPLETE = "COMPLETE.json"
@@ -188,7 +188,7 @@ def fit(
         bf16=fast_bf16(),
         use_cpu=not torch.cuda.is_available(),
         save_strategy="steps",
-        save_steps=max(1, min(steps // 4, 200)),
+        save_steps=config.save_steps,
         save_total_limit=1,
         logging_strategy="steps",
         logging_steps=max(1, steps // 40),
@@ -209,7 +209,8 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     newest = last_complete_checkpoint(folder)
-    done = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    with quiet():
+        done = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     losses = [(int(row["step"]), float(row["loss"])) for row in trainer.state.log_history if "loss" in row]
     return Trained(losses=losses, seconds=float(done.metrics["train_runtime"]))
 

@@ -46,7 +46,7 @@ def connection(server: Address) -> Iterator[GraphStore]:
 @pytest.fixture
 def store(connection: GraphStore) -> GraphStore:
     """A store on an empty graph."""
-    while connection.write("MATCH (n) WITH n LIMIT 20000 DETACH DELETE n")["nodes_deleted"]:
+    while connection.write("MATCH (n) WITH n LIMIT 2000 DETACH DELETE n")["nodes_deleted"]:
         continue
     return connection
 

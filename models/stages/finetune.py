@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from kg.settings import Settings
+from models.base import quiet
 from models.batch import KnowledgeCollator, hide_mentions
 from models.data import Example, Splits, read_task
 from models.objectives import Objective, objective_for
@@ -101,7 +102,7 @@ def train_task(
         for name in ("validation", "test")
     }
     if arm == "fused" and seed == 0:
-        with aside(folder / "model") as part:
+        with aside(folder / "model") as part, quiet():
             model.save_pretrained(part)  # type: ignore[operator]
             encoder.tokenizer.save_pretrained(part)
     shutil.rmtree(folder / "train", ignore_errors=True)

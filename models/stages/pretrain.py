@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoModelForMaskedLM
 
 from kg.settings import Settings
+from models.base import quiet
 from models.batch import KnowledgeCollator, hide_mentions
 from models.data import read_corpus, read_task
 from models.kgbert import KGBertForMaskedLM
@@ -105,7 +106,7 @@ def pretrain_arm(
         report=report,
         prepare=lambda feature, draw: hide_mentions(masker(feature, draw), config.entity_dropout, draw),
     )
-    with aside(folder / "model") as part:
+    with aside(folder / "model") as part, quiet():
         model.save_pretrained(part)  # type: ignore[operator]
     shutil.rmtree(folder / "train", ignore_errors=True)
     result = {

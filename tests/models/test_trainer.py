@@ -30,7 +30,9 @@ from models.trainer import (
 from tests.builders import COMPANIES
 from tests.models.tiny import FUSION, open_gates, tiny_base, tiny_encoder
 
-TRAINING = Training(max_steps=20, batch_size=4, learning_rate=1e-3, head_learning_rate=5e-3, max_length=32)
+TRAINING = Training(
+    max_steps=20, batch_size=4, save_steps=5, learning_rate=1e-3, head_learning_rate=5e-3, max_length=32
+)
 
 
 @pytest.fixture(scope="module")
