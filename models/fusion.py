@@ -16,8 +16,8 @@ from models.entity_table import NULL, PADDING, EntityTable
 KNOWLEDGE_KEYS = ("mention_entities", "mention_priors", "token_mentions")
 """Inputs that carry knowledge; a model that is given none of them is the plain one."""
 OPENING_SPEED = 30.0
-"""The gate is tanh of this times its parameter. Adam moves a parameter by the learning rate at most in a step: without it,
-160 steps at 5e-4 opened the gate by 0.04, and a fused model was the plain one in all but name (November 2026)."""
+"""The gate is tanh of this times its parameter. Adam moves a parameter by the learning rate at most in a step: without
+this, 160 steps at 5e-4 opened the gate by 0.04, and a fused model was the plain one in all but name (November 2026)."""
 
 
 @dataclass(frozen=True, kw_only=True)
