@@ -44,7 +44,8 @@ class Load:
             report.save(self.report)
         said = report.as_json()
         kept = ", ".join(f"{count:,} {what}" for what, count in sorted(said["kept"].items(), key=lambda kv: -kv[1]))
-        print(f"{report.source} {report.release}: read {report.read:,} statements ({report.path})")
+        name = f"{report.source} {report.release}".strip()
+        print(f"{name}: read {report.read:,} statements ({report.path})")
         print(f"  kept: {kept}")
         for reason, count in said["skipped"].items():
             print(f"  skipped {count:,}: {reason}")

@@ -56,7 +56,8 @@ def as_lines(answer: "Answer") -> str:
     if answer.probabilities:
         ordered = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
         lines.append("  " + ", ".join(f"{label} {value:.2f}" for label, value in ordered))
-    lines.append(f"without knowledge: {answer.without_knowledge or 'nothing found'}")
+    without = answer.without_knowledge or "nothing found"
+    lines.append(f"{answer.influence:+.3f}  all knowledge; without it: {without}")
     for reason in answer.reasons:
         link = answer.links[reason.link]
         lines.append(f"{reason.influence:+.3f}  {link.text!r} → {link.name} ({link.id}), let in {reason.attention:.2f}")
@@ -88,6 +89,7 @@ def as_html(text: str, answer: "Answer") -> str:
     return _PAGE.format(
         task=escape(answer.task),
         said=escape(_said(answer)),
+        influence=f"{answer.influence:+.3f}",
         without=escape(answer.without_knowledge or "nothing found"),
         body=body,
         table=table if rows else "<p>No linked entity: this answer rests on the words alone.</p>",
@@ -107,7 +109,8 @@ _PAGE = """<!doctype html>
 table{{border-collapse:collapse}}
 td,th{{text-align:left;vertical-align:top;padding:.3rem .8rem;border-top:1px solid #ccc}}
 mark{{border-radius:3px;padding:0 2px}}</style></head>
-<body><h1>{task}: {said}</h1><p>Without knowledge: {without}</p>{body}{table}</body></html>
+<body><h1>{task}: {said}</h1><p>Without knowledge: {without}. All knowledge together: {influence}</p>
+{body}{table}</body></html>
 """
 
 

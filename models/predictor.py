@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from seqeval.metrics.sequence_labeling import get_entities
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from kg.errors import ConfigError, InputError
 from kg.linking import Linker
@@ -19,12 +19,13 @@ from kg.types import Link
 from models.base import load_tokenizer, quiet
 from models.batch import KnowledgeCollator, KnowledgeEncoder, keep_mentions
 from models.injection import knowledge_of
+from models.kgbert import KGBertForSequenceClassification, KGBertForTokenClassification, KGBertModel
 from models.recipe import Task, load_recipe
 from models.run import read_manifest
 
-AUTO_CLASSES: Mapping[str, Any] = {
-    "sequence_classification": AutoModelForSequenceClassification,
-    "token_classification": AutoModelForTokenClassification,
+CLASSES: Mapping[str, type[KGBertModel]] = {
+    "sequence_classification": KGBertForSequenceClassification,
+    "token_classification": KGBertForTokenClassification,
 }
 MAX_FACTS = 5
 BATCH = 16
@@ -69,6 +70,8 @@ class Answer:
     """Found by a task that labels words."""
     without_knowledge: str | None
     """The label, or the spans as ``text:label``, when all knowledge is taken away."""
+    influence: float
+    """Probability of the answer less what it is then; single mentions may matter little where they say the same."""
     links: tuple[Link, ...]
     reasons: tuple[Reason, ...]
     """Most influential first; mentions that the model reads, no others."""
@@ -114,6 +117,7 @@ class Predictor:
             probabilities=self._probabilities(probabilities[0]) if label is not None else {},
             spans=spans,
             without_knowledge=plain_label if label is not None else found,
+            influence=round(support[0] - support[1], 4),
             links=tuple(links),
             reasons=tuple(sorted(reasons, key=lambda reason: -abs(reason.influence))),
         )
@@ -186,7 +190,7 @@ def load_predictors(run: Path) -> dict[str, Predictor]:
     for position, task in enumerate(recipe.tasks):
         folder = run / "model" if position == 0 else run / "model" / task.name
         with quiet():
-            model = AUTO_CLASSES[task.kind].from_pretrained(folder)
+            model = CLASSES[task.kind].from_pretrained(folder)
         model.entity_table.check(snapshot)
         encoder = KnowledgeEncoder(
             load_tokenizer(str(folder)), linker, model.entity_table, max_length=task.training.max_length

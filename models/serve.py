@@ -65,6 +65,7 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "APIRouter":
         probabilities: dict[str, float]
         spans: list[SpanView]
         without_knowledge: str | None = Field(description="The answer when all knowledge is taken away.")
+        influence: float = Field(description="Probability of the answer less what it is then.")
         links: list[LinkView]
         moved_by: list[MovedBy]
         snapshot: str
