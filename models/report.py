@@ -189,6 +189,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _arm(results: Results) -> dict[str, Any]:
+    results = sorted(results, key=lambda result: result["seed"])
     metrics = list(results[0]["metrics"])
     spreads = {name: _spread([result["metrics"][name] for result in results]) for name in metrics}
     return {
