@@ -224,13 +224,12 @@ def combine(
         joined = {**mine, **before}
         both = [("definitions",), ("tail",), ("names", "name_kinds", "name_origins")]
         for keys in both:
-            rows = [
-                row
-                for side in (before, mine)
-                for row in zip_longest(*(side.get(key, []) for key in keys), fillvalue="")  # origins may be absent
-            ]
+            rows: dict[tuple[str, ...], tuple[str, ...]] = {}
+            for side in (before, mine):
+                for row in zip_longest(*(side.get(key, []) for key in keys), fillvalue=""):  # origins may be absent
+                    rows[row[:2]] = max(rows.get(row[:2], row), row)
             for position, key in enumerate(keys):
-                joined[key] = [row[position] for row in dict.fromkeys(rows)]
+                joined[key] = [row[position] for row in rows.values()]
         if not any(joined["name_origins"]):
             del joined["name_origins"]
     claims = {**others, entity.source: content_hash(entity)}

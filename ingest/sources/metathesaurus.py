@@ -59,7 +59,8 @@ UNWANTED: Mapping[str, tuple[str, str]] = {
 }
 """Relation → (the option that keeps it, the reason for which it is skipped)."""
 TWICE, NO_CONCEPT = "stated more than once", "about a concept that was not kept"
-SUPPRESSED, OTHER_SAB = "suppressible", "of a source vocabulary that was not asked for"
+SUPPRESSED, TO_ITSELF = "suppressible", "from a concept to itself"
+OTHER_SAB, OTHER_LANGUAGE = "of a source vocabulary that was not asked for", "in a language that was not asked for"
 Also: TypeAlias = Literal["suppressible", "siblings", "qualifiers", "self-loops"]
 
 
@@ -182,7 +183,7 @@ class Metathesaurus:
             self.report.skip(reason)
             return
         if head == tail and "self-loops" not in self.wanted.also:
-            self.report.skip("from a concept to itself")
+            self.report.skip(TO_ITSELF)
             return
         one, other = self.concepts.get(head), self.concepts.get(tail)
         if one is None or other is None:
@@ -207,16 +208,12 @@ class Metathesaurus:
     def _relation(self, name: str) -> tuple[str, bool, bool]:
         """(relationship type, whether it runs the other way, whether it is its own inverse)."""
         inverse = self.inverses.get(name) or next((a for a, b in self.inverses.items() if b == name), None)
-        if inverse is None and name.startswith("inverse_"):
-            inverse = name.removeprefix("inverse_")
-        if inverse is None and name.startswith("has_"):
-            inverse = name.removeprefix("has_") + "_of"
+        if inverse is None:
+            inverse = inverse_by_name(name)
         if inverse is None:
             self.one_way.add(name)
             inverse = name
-        chosen = min(
-            name, inverse, key=lambda n: (n.startswith("inverse_"), n.startswith("has_"), n.endswith("_by"), n)
-        )
+        chosen = min(name, inverse, key=rank_of_two)
         symmetric = name == inverse and name not in self.one_way
         return "SUBCLASS_OF" if chosen == "isa" else upper_snake(chosen), chosen != name, symmetric
 
@@ -255,8 +252,11 @@ class Metathesaurus:
         if key in self.concepts:
             self.report.skip("retired CUI that is a concept of this release")
             return
-        if self.wanted.sab and successor not in self.concepts:
+        if (self.wanted.sab or self.wanted.languages) and successor not in self.concepts:
             self.report.skip(NO_CONCEPT)
+            return
+        if successor == key:
+            self.report.skip(TO_ITSELF)
             return
         iri, known = CONCEPT_IRI + key, self.others.get(f"umls:{key}")
         versions = [version] + ([str(known.properties["retired_in"])] if known and known.properties else [])
@@ -296,12 +296,15 @@ class Metathesaurus:
 
     def _several_valued(self) -> set[str]:
         """Attributes that are no property: some concept has two values, or one that is too long."""
-        found = set()
+        found: set[str] = set()
+        keys: dict[str, set[str]] = defaultdict(set)
         for concept in self.concepts.values():
             counts = Counter(attribute for attribute, _, _ in concept.attributes)
             found |= {attribute for attribute, count in counts.items() if count > 1}
             found |= {name for name, _, value in concept.attributes if len(value) > MAX_PROPERTY or name in RESERVED}
-        return found
+            for name, _, _ in concept.attributes:
+                keys[property_key(name)].add(name)
+        return found.union(*(names for names in keys.values() if len(names) > 1))
 
     def _entity(self, concept: Concept, several: set[str]) -> Entity:
         kinds = ["Concept"]
@@ -326,7 +329,7 @@ class Metathesaurus:
             if attribute in several:
                 tail.append(f"{sab}:{attribute}={value}")
             else:
-                properties[re.sub(r"\W", "_", attribute)] = value
+                properties[property_key(attribute)] = value
         self.report.keep("tail", len(tail))
         self.report.keep("property", len(properties))
         texts = sorted(concept.definitions, key=lambda text: (concept.definitions[text], text))
@@ -360,6 +363,25 @@ class Metathesaurus:
         canonical = f"{head} {relation} {tail} {sorted(properties.items())}"
         sid = blake2b(canonical.encode(), digest_size=16).hexdigest()
         return Triple(head=head, relation=relation, tail=tail, source=self.source, sid=sid, properties=properties)
+
+
+def inverse_by_name(relation: str) -> str | None:
+    """By the habit of the sources: ``inverse_x`` of ``x``, ``has_x`` of ``x_of``."""
+    if relation.startswith("inverse_"):
+        return relation.removeprefix("inverse_")
+    if relation.startswith("has_"):
+        return relation.removeprefix("has_") + "_of"
+    return "has_" + relation.removesuffix("_of") if relation.endswith("_of") else None
+
+
+def rank_of_two(relation: str) -> tuple[bool, bool, bool, bool, str]:
+    """Of a relation and its inverse, the lower one is kept: ``isa``, ``part_of``, ``may_treat``."""
+    prefixes = (relation.startswith("inverse_"), relation.startswith("has_"))
+    return (relation not in INVERSES, *prefixes, relation.endswith("_by"), relation)
+
+
+def property_key(attribute: str) -> str:
+    return re.sub(r"\W", "_", attribute)
 
 
 def steps_above(number: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from ingest.sources.metathesaurus import (
     LANGUAGES,
     LICENCE,
     NAME_KINDS,
+    OTHER_LANGUAGE,
     OTHER_SAB,
     RELATIONS,
     SUPPRESSED,
@@ -47,7 +48,9 @@ COLUMNS: Mapping[str, str] = {
     "MRCUI": "CUI1 VER REL RELA MAPREASON CUI2 MAPIN",
 }
 """The files that are read, in this order, and their columns."""
-MAX_LINE = 1 << 20
+MAX_LINE, MAX_RELATION = 1 << 20, 100
+NOISE = frozenset({"SIB", "AQ", "QB", "XR", "DEL"})
+"""Values of REL that say what a row is, whatever RELA says."""
 KEPT_SUPPRESS = ("", "N")
 
 
@@ -89,7 +92,7 @@ def find_files(paths: Sequence[Path]) -> tuple[dict[str, list[Path]], list[Path]
             table = file.name.split(".")[0].upper()
             if table in COLUMNS and file.is_file() and not (file.suffix == ".gz" and file.with_suffix("").is_file()):
                 tables[table].append(file)
-            elif rdf_suffix(file) == ".ttl":
+            elif file.is_file() and rdf_suffix(file) == ".ttl":
                 turtle.append(file)
     folders = sorted({str(file.parent) for file in tables["MRCONSO"]})
     if len(folders) > 1:
@@ -194,7 +197,7 @@ class _Release:
                 self.report.skip(OTHER_SAB)
                 continue
             if wanted.languages and language not in wanted.languages:
-                self.report.skip("in a language that was not asked for")
+                self.report.skip(OTHER_LANGUAGE)
                 continue
             flags = (ts != "P", stt != "PF", preferred != "Y")
             rank = self.ranks.get((sab, tty), 0)
@@ -227,7 +230,7 @@ class _Release:
                 self.report.skip("relation of semantic types that is blocked")
             elif not two:
                 self.report.keep("root of the semantic network")
-            elif one not in ids or two not in ids:
+            elif not {one, two} <= ids.keys() or relation not in ids.keys() | {"isa"}:
                 self.report.skip("relation of a semantic type that SRDEF does not define")
             else:
                 above = "SUBCLASS_OF" if one in types else "SUBPROPERTY_OF"
@@ -249,9 +252,10 @@ class _Release:
     def _relations(self) -> None:
         columns = ("CUI1", "CUI2", "REL", "RELA", "SAB", "RG", "SUPPRESS")
         for first, second, rel, rela, sab, group, suppress in self.rows("MRREL", *columns):
-            if self._is_wanted(sab, suppress):
-                noise = rel if rel in ("SIB", "AQ", "QB", "XR", "DEL") else ""
-                name = RELATIONS.get(noise) or rela or RELATIONS.get(rel, rel)
+            if len(rela or rel) > MAX_RELATION or not (rela or rel):
+                self.report.quarantine(*self.place, f"expected a relation, got {(rela or rel)[:20]!r}")
+            elif self._is_wanted(sab, suppress):
+                name = RELATIONS[rel] if rel in NOISE else rela or RELATIONS.get(rel, rel)
                 self.made.relate(second, name, first, sab, group)
 
     def _attributes(self) -> None:

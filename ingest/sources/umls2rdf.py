@@ -13,7 +13,15 @@ from ingest.names import local_name
 from ingest.owl import OWL, RDFS, SKOS, TYPE
 from ingest.rdf import Statements, parse
 from ingest.report import Report
-from ingest.sources.metathesaurus import LICENCE, RELATIONS, Atom, Metathesaurus, Selection
+from ingest.sources.metathesaurus import (
+    LICENCE,
+    OTHER_LANGUAGE,
+    OTHER_SAB,
+    RELATIONS,
+    Atom,
+    Metathesaurus,
+    Selection,
+)
 from ingest.sources.reading import Reading
 from kg.errors import ConfigError, InputError
 
@@ -48,13 +56,14 @@ def read(files: Sequence[Path], source_id: str, report: Report, wanted: Selectio
         elif subject in keys and wanted.wants_source(_vocabulary(subject)):
             _statements(made, subject, keys, rows)
         elif subject in keys:
-            report.skip("of a source vocabulary that was not asked for", len(rows))
+            report.skip(OTHER_SAB, len(rows))
         else:
             releases += [value for predicate, value, _, _ in rows if predicate == OWL + "versionInfo"]
             report.skip("about the ontology or its vocabulary", len(rows))
     if several:
         report.notes.append(f"{several} classes have several CUIs; the lowest has their names, the tail the others")
-    licence = f"{LICENCE}; restriction levels: {', '.join(f'{sab} unknown' for sab in sorted(present))}"
+    used = sorted(present & wanted.sab or present)
+    licence = f"{LICENCE}; restriction levels: {', '.join(f'{sab} unknown' for sab in used)}"
     return Reading(release=max(releases), items=made.items(), statements=statements, licence=licence)
 
 
@@ -92,7 +101,7 @@ def _names(made: Metathesaurus, subject: str, key: str, rows: Sequence[Row]) -> 
             order, kind = LABELS[predicate]
             language = TAGS.get(tag, tag)
             if made.wanted.languages and language not in made.wanted.languages:
-                made.report.skip("in a language that was not asked for")
+                made.report.skip(OTHER_LANGUAGE)
                 continue
             concept = made.concept(key, "" if "/" not in key else subject)
             made.name(concept, Atom((made.language_order(language), order, text), text, language, kind, origin))
@@ -133,6 +142,9 @@ def _semantic_type(made: Metathesaurus, subject: str, rows: Sequence[Row]) -> No
     made.describe(key, "SemanticType", name)
     for predicate, value, kind, _ in rows:
         if predicate == RDFS + "subClassOf" and kind == "iri":
-            made.link(f"umls:{key}", "SUBCLASS_OF", f"umls:{local_name(value)}")
+            above = local_name(value)
+            if f"umls:{above}" not in made.others:
+                made.describe(above, "SemanticType", "")
+            made.link(f"umls:{key}", "SUBCLASS_OF", f"umls:{above}")
         else:
             made.report.keep("semantic type")
