@@ -307,13 +307,12 @@ class Metathesaurus:
         return found.union(*(names for names in keys.values() if len(names) > 1))
 
     def _entity(self, concept: Concept, several: set[str]) -> Entity:
-        kinds = ["Concept"]
+        kinds = ("Concept", "Deprecated") if concept.is_obsolete else ("Concept",)
         if concept.atoms:
             self.report.skip(SUPPRESSED, 1 if concept.spare else 0)
         elif concept.spare is not None:
             concept.atoms.append(concept.spare)
             self.report.keep("name")
-            kinds += ["Deprecated"] if concept.is_obsolete else []
         names: dict[tuple[str, str], Name] = {}
         origins: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
         languages: set[str] = set()
@@ -337,7 +336,7 @@ class Metathesaurus:
             id=concept.id,
             iri=concept.iri,
             source=self.source,
-            kinds=tuple(kinds),
+            kinds=kinds,
             name=next((name.text for name in names.values()), None),
             names=tuple(
                 Name(text=name.text, kind=name.kind, language=name.language, origin="|".join(origins[said]))

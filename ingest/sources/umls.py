@@ -15,7 +15,6 @@ from pathlib import Path
 from ingest.names import upper_snake
 from ingest.parser import rdf_suffix
 from ingest.report import Report
-from ingest.sources import umls2rdf
 from ingest.sources.metathesaurus import (
     LANGUAGES,
     LICENCE,
@@ -30,6 +29,7 @@ from ingest.sources.metathesaurus import (
     Selection,
 )
 from ingest.sources.reading import Reading
+from ingest.sources.umls2rdf import read as read_turtle
 from kg.errors import ConfigError, InputError
 
 COLUMNS: Mapping[str, str] = {
@@ -77,7 +77,7 @@ def read(
             report.notes.append(f"not read, since the RRF files say more: {', '.join(file.name for file in turtle)}")
         return _Release(files, source_id, report, wanted).reading()
     if turtle:
-        return umls2rdf.read(turtle, source_id, report, wanted)
+        return read_turtle(turtle, source_id, report, wanted)
     raise InputError(paths[0], "holds neither MRCONSO.RRF (or .gz) nor Turtle of umls2rdf (.ttl)")
 
 
@@ -137,6 +137,9 @@ class _Release:
         for file in self.files[table]:
             for number, raw in numbered(file):
                 self.report.read += 1
+                if len(raw) == MAX_LINE:
+                    self.report.quarantine(file, number, f"a line longer than {MAX_LINE:,} bytes")
+                    continue
                 try:
                     row = raw.decode("utf-8").rstrip("\r\n").split("|")
                 except UnicodeDecodeError as error:
@@ -154,14 +157,14 @@ class _Release:
                     self.report.quarantine(file, number, f"expected {columns[0]} and {columns[1]}, one is empty")
 
     def _files(self) -> None:
-        for name, form in self.rows("MRFILES", "FIL", "FMT"):
+        for name, _, form in self.rows("MRFILES", "FIL", "DES", "FMT"):
             table = name.split(".")[0]
-            if table in self.layout:
+            if table in self.layout and form:
                 self.layout[table] = form.split(",")
             self.report.keep("columns of a file")
 
     def _documentation(self) -> None:
-        for value, kind, text in self.rows("MRDOC", "VALUE", "TYPE", "EXPL"):
+        for kind, _, value, text in self.rows("MRDOC", "TYPE", "DOCKEY", "VALUE", "EXPL"):
             if kind == "rela_inverse" and text:
                 self.made.inverses[value] = text
                 self.report.keep("inverse of a relation")
@@ -290,9 +293,14 @@ class _Release:
 
 
 def numbered(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers; of one that is longer than MAX_LINE, the end without its newline comes as a rest."""
+    """Lines with their numbers; of one that is longer than MAX_LINE only so much, and without a newline."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            yield from enumerate(iter(partial(stream.readline, MAX_LINE), b""), 1)
+            number, is_start = 1, True
+            for part in iter(partial(stream.readline, MAX_LINE), b""):
+                if is_start:
+                    yield number, part
+                is_start = len(part) < MAX_LINE or part[-1:] == b"\n"
+                number += is_start
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(file, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
