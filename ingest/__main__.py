@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -16,15 +17,23 @@ class Load:
     """Read a source and bring the graph to hold it; loading the same again changes nothing."""
 
     source: tyro.conf.Positional[str]
-    """Which reader understands the input: fibo, rdf, obo or table."""
+    """Which reader understands the input: fibo, umls, rdf, obo or table."""
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """Files or folders."""
     source_id: str | None = None
-    """Name of the data set in the graph; default fibo, or the name of the first path."""
+    """Name of the data set in the graph; default fibo or umls, or the name of the first path."""
     prefix: str | None = None
     """Prefix of the ids of a table; default the source id."""
     release: str | None = None
     """Release that is loaded; default what the input says of itself."""
+    sab: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of umls, only this source vocabulary (SNOMEDCT_US, MSH …); may be given again."""
+    languages: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of umls, only names in this language (en or ENG …); may be given again, the first names the concepts."""
+    attributes: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of umls, this attribute (ATN of MRSAT) or all; may be given again. Default: ids in other registers."""
+    also: tyro.conf.UseAppendAction[tuple[Literal["suppressible", "siblings", "qualifiers", "self-loops"], ...]] = ()
+    """Of umls, rows that are skipped otherwise; may be given again."""
     report: Path | None = None
     """Write the load report to this file, too."""
     transactional: bool = True
@@ -39,6 +48,10 @@ class Load:
             source_id=self.source_id,
             prefix=self.prefix,
             release=self.release,
+            sab=self.sab,
+            languages=self.languages,
+            attributes=self.attributes,
+            also=self.also,
         )
         if self.report is not None:
             report.save(self.report)
@@ -54,6 +67,8 @@ class Load:
             print(
                 f"  quarantined {report.num_quarantined:,}; first: {first['file']}:{first['line']}: {first['reason']}"
             )
+        if report.licence:
+            print(f"  licence: {report.licence}")
         for note in report.notes:
             print(f"  note: {note if len(note) < 300 else note[:300] + ' …'}")
         written = ", ".join(f"{count:,} {what}" for what, count in said["written"].items())
