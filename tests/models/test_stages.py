@@ -1,5 +1,6 @@
 """A run can be cut off, gone on with and repeated, and its arms differ in their knowledge alone."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -64,13 +65,16 @@ def copy_of(run: Path, to: Path, *, without: tuple[str, ...] = (), stages: tuple
 
 
 def scores(run: Path) -> Any:
-    """``metrics.json`` without what a clock says."""
+    """``metrics.json`` and what each training left, without what a clock says."""
     read = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     for task in read["tasks"].values():
         for arm in task["arms"].values():
             del arm["seconds"]
     for arm in read["pretrain"].values():
         del arm["seconds"]
+    for file in trained(run):
+        read[file] = json.loads((run / file).read_text(encoding="utf-8"))
+        del read[file]["seconds"]
     return read
 
 
