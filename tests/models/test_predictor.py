@@ -39,7 +39,7 @@ def loud(finetuned: Path) -> Mapping[str, Predictor]:
     for predictor in loaded.values():
         open_gates(predictor.model)
         for attention in attentions(predictor.model):
-            attention.up.weight.data *= 50
+            attention.up.weight.data *= 300
     return loaded
 
 
