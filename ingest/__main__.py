@@ -16,15 +16,23 @@ class Load:
     """Read a source and bring the graph to hold it; loading the same again changes nothing."""
 
     source: tyro.conf.Positional[str]
-    """Which reader understands the input: fibo, rdf, obo or table."""
+    """Which reader understands the input: fibo, wikidata, rdf, obo or table."""
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """Files or folders."""
     source_id: str | None = None
-    """Name of the data set in the graph; default fibo, or the name of the first path."""
+    """Name of the data set in the graph; default fibo or wikidata, or the name of the first path."""
     prefix: str | None = None
     """Prefix of the ids of a table; default the source id."""
     release: str | None = None
     """Release that is loaded; default what the input says of itself."""
+    languages: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of wikidata, only names and descriptions in this language (de …) or all; may be given again. Default: en."""
+    classes: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of wikidata, only items of this class (Q5 …) and of its subclasses; may be given again."""
+    properties: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of wikidata, only statements of this property (P17 …), and P31 and P279; may be given again."""
+    ids: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of wikidata, only the entities in this file, an id a line, and what they refer to; may be given again."""
     report: Path | None = None
     """Write the load report to this file, too."""
     transactional: bool = True
@@ -39,6 +47,10 @@ class Load:
             source_id=self.source_id,
             prefix=self.prefix,
             release=self.release,
+            languages=self.languages,
+            classes=self.classes,
+            properties=self.properties,
+            ids=self.ids,
         )
         if self.report is not None:
             report.save(self.report)

@@ -6,7 +6,7 @@ from pathlib import Path
 from ingest.load import load
 from ingest.rdf import keep
 from ingest.report import Report, cpu_seconds_of
-from ingest.sources import READERS
+from ingest.sources import NAMED, OPTIONS, READERS
 from kg.errors import ConfigError
 from kg.local_server import LocalServer
 from kg.schema import KINDS, source_label
@@ -21,8 +21,12 @@ def load_source(
     source_id: str | None = None,
     prefix: str | None = None,
     release: str | None = None,
+    **options: Sequence[str],
 ) -> Report:
     """Load ``paths`` with the reader ``source`` into the store that the environment names.
+
+    Args:
+        options: what to select, for the sources that OPTIONS lists; an empty one selects nothing.
 
     Raises:
         InputError: the input cannot be read; the graph is as it was.
@@ -33,11 +37,15 @@ def load_source(
         raise ConfigError("No input; name the files or folders to load.")
     if source not in READERS:
         raise ConfigError(f"Unknown source {source!r}; expected one of: {', '.join(READERS)}")
-    source_id = source_id or (source if source == "fibo" else paths[0].name.split(".")[0].lower())
+    chosen = {name: tuple(values) for name, values in options.items() if values}
+    unknown = sorted(chosen.keys() - set(OPTIONS.get(source, ())))
+    if unknown:
+        raise ConfigError(f"The source {source} has no option --{unknown[0]}.")
+    source_id = source_id or (source if source in NAMED else paths[0].name.split(".")[0].lower())
     if source_label(source_id) in {"", "Entity", "Source", *KINDS}:
         raise ConfigError(f"The data set cannot be called {source_id!r} in the graph; name it with --source-id.")
     report = Report(source_id)
-    reading = READERS[source](paths, source_id, report, prefix or source_id)
+    reading = READERS[source](paths, source_id, report, prefix or source_id, **chosen)
     items = list(reading.items)
     report.release = release or reading.release
     if reading.statements is not None:

@@ -1,13 +1,22 @@
-"""The sources: each a module with one function ``read(paths, source_id, report, prefix)``; this table is their list."""
+"""The sources: each a module with one function ``read(paths, source_id, report, prefix, …)``; READERS is their list."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from ingest.report import Report
-from ingest.sources import fibo, obo, rdf, table
+from ingest.sources import fibo, obo, rdf, table, wikidata
 from ingest.sources.reading import Reading
 
-Reader: TypeAlias = Callable[[Sequence[Path], str, Report, str], Reading]
-READERS: Mapping[str, Reader] = {"fibo": fibo.read, "rdf": rdf.read, "obo": obo.read, "table": table.read}
+Reader: TypeAlias = Callable[..., Reading]
+"""Takes paths, source id, report and prefix; by keyword, the options that OPTIONS lists for it."""
+READERS: Mapping[str, Reader] = {
+    "fibo": fibo.read,
+    "wikidata": wikidata.read,
+    "rdf": rdf.read,
+    "obo": obo.read,
+    "table": table.read,
+}
 """Adding a source is a module here and a line in this table."""
+OPTIONS: Mapping[str, tuple[str, ...]] = {"wikidata": ("languages", "classes", "properties", "ids")}
+"""Options of a load that select from a source; given to any other source, they are a mistake."""
+NAMED = frozenset({"fibo", "wikidata"})
+"""Sources that are one data set, and give it their name."""
