@@ -1,6 +1,7 @@
 """The JSON dump of Wikidata to records: an entity a line, in an array or not, or one file of Special:EntityData."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,23 +58,25 @@ def _entities(path: Path, report: Report, wanted: Callable[[bytes], bool]) -> It
 
 def _lines(path: Path, report: Report) -> Iterator[tuple[int, bytes]]:
     """Lines that hold something, without brackets and commas of the array; an indented file is one line."""
-    number = 0
+    number, array, ahead = 0, b"", b""
     try:
         with open_bytes(path) as stream:
-            while line := stream.readline(MAX_LINE):
-                number += 1
+            while line := ahead or stream.readline(MAX_LINE):
+                number, ahead = number + 1, b""
                 if len(line) == MAX_LINE and not line.endswith(b"\n"):
                     _bad(report, path, number, f"longer than {MAX_LINE >> 20} MiB")
                     _skip_line(stream, path, number)
                     continue
                 line = line.removeprefix(b"\xef\xbb\xbf").strip().removesuffix(b",")
-                if line == b"{":
+                if line == b"{" and (ahead := stream.readline(MAX_LINE)).lstrip()[:1] == b'"':
                     rest = stream.read(MAX_LINE)
                     if stream.read(1):
                         raise InputError(path, f"an indented file of more than {MAX_LINE >> 20} MiB", line=number)
-                    yield number, line + rest.rstrip().removesuffix(b"]") if number > 1 else line + rest
+                    yield number, array + line + ahead + rest.rstrip()
                     return
-                if line not in (b"", b"[", b"]"):
+                if line == b"[":
+                    array = line
+                elif line not in (b"", b"]"):
                     yield number, line
     except UNPACKING_ERRORS as error:
         if number == 0:
@@ -93,6 +96,8 @@ def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
 
 
+_HALF_PAIR = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
+"""Half of a surrogate pair: JSON may hold it, text in a store may not."""
 _DECODER = json.JSONDecoder(parse_constant=_no_number)
 
 
@@ -102,8 +107,8 @@ def _parse(line: bytes) -> Any:
     elif line[-1:] == b"]" and line[:1] != b"[":
         line = line[:-1]
     found = _DECODER.decode(line.decode())
-    if b"\\u" in line and (b"\\ud" in line or b"\\uD" in line):
-        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text that a store can hold
+    if _HALF_PAIR.search(line):  # or what looks like it, an escaped backslash before u
+        json.dumps(found, ensure_ascii=False).encode()
     return found
 
 
