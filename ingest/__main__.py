@@ -17,11 +17,11 @@ class Load:
     """Read a source and bring the graph to hold it; loading the same again changes nothing."""
 
     source: tyro.conf.Positional[str]
-    """Which reader understands the input: fibo, umls, rdf, obo or table."""
+    """Which reader understands the input: fibo, umls, wikidata, rdf, obo or table."""
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """Files or folders."""
     source_id: str | None = None
-    """Name of the data set in the graph; default fibo or umls, or the name of the first path."""
+    """Name of the data set in the graph; default fibo, umls or wikidata, or the name of the first path."""
     prefix: str | None = None
     """Prefix of the ids of a table; default the source id."""
     release: str | None = None
@@ -29,11 +29,17 @@ class Load:
     sab: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Of umls, only this source vocabulary (SNOMEDCT_US, MSH …); may be given again."""
     languages: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Of umls, only names in this language (en or ENG …); may be given again, the first names the concepts."""
+    """Only names in this language, best first; may be given again. Default: all of umls, en of wikidata (or all)."""
     attributes: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Of umls, this attribute (ATN of MRSAT) or all; may be given again. Default: ids in other registers."""
     also: tyro.conf.UseAppendAction[tuple[Literal["suppressible", "siblings", "qualifiers", "self-loops"], ...]] = ()
     """Of umls, rows that are skipped otherwise; may be given again."""
+    classes: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of wikidata, only items of this class (Q5 …) and of its subclasses; may be given again."""
+    properties: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of wikidata, only statements of this property (P17 …), and P31 and P279; may be given again."""
+    ids: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of wikidata, only the entities in this file, an id a line, and what they refer to; may be given again."""
     report: Path | None = None
     """Write the load report to this file, too."""
     transactional: bool = True
@@ -52,6 +58,9 @@ class Load:
             languages=self.languages,
             attributes=self.attributes,
             also=self.also,
+            classes=self.classes,
+            properties=self.properties,
+            ids=self.ids,
         )
         if self.report is not None:
             report.save(self.report)

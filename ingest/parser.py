@@ -4,7 +4,6 @@ The parent (``ingest.rdf``) starts ``python -m ingest.parser OUT`` with one file
 Statements go to ``OUT`` (Arrow IPC); what there is to say goes to standard output, one JSON object a line.
 """
 
-import gzip
 import hashlib
 import json
 import resource
@@ -17,6 +16,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyoxigraph as ox
 
+from ingest.compression import PACKED, UNPACKING_ERRORS, open_bytes, unpacked_name
 from ingest.screen import screen_xml
 from kg.errors import InputError
 
@@ -50,7 +50,7 @@ Bad: TypeAlias = Callable[[Path, int, str], None]
 
 def rdf_suffix(path: Path) -> str:
     """``.ttl`` of ``a.ttl`` and of ``a.ttl.gz``."""
-    return (path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix).lower()
+    return unpacked_name(path).suffix.lower()
 
 
 def statements(path: Path, bad: Bad, prefixes: dict[str, str]) -> Iterator[ox.Triple]:
@@ -61,7 +61,7 @@ def statements(path: Path, bad: Bad, prefixes: dict[str, str]) -> Iterator[ox.Tr
     """
     suffix = rdf_suffix(path)
     if suffix not in FORMATS:
-        raise InputError(path, f"its ending is none of {', '.join(FORMATS)} (with or without .gz)")
+        raise InputError(path, f"its ending is none of {', '.join(FORMATS)} (or those with .gz, .bz2, .zst)")
     content = _read(path)
     if suffix in (".nt", ".nq"):
         for line, block in _blocks(content):
@@ -81,15 +81,17 @@ def statements(path: Path, bad: Bad, prefixes: dict[str, str]) -> Iterator[ox.Tr
 
 def _read(path: Path) -> bytes:
     try:
-        if path.suffix != ".gz":
+        if path.suffix not in PACKED:
             return path.read_bytes()
-        with gzip.open(path) as stream:
-            content = stream.read(MAX_DECOMPRESSED + 1)
-    except (OSError, EOFError) as error:
+        with open_bytes(path) as stream:
+            content = bytearray()  # piece by piece: a buffered stream allocates at once all that it is asked for
+            while len(content) <= MAX_DECOMPRESSED and (piece := stream.read(CHUNK)):
+                content += piece
+    except UNPACKING_ERRORS as error:
         raise InputError(path, f"cannot be read: {error}") from error
     if len(content) > MAX_DECOMPRESSED:
         raise InputError(path, f"unpacks to more than {MAX_DECOMPRESSED >> 30} GiB; refused")
-    return content
+    return bytes(content)
 
 
 def _blocks(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -39,8 +39,8 @@ class Entity:
     """Every surface form kept, the preferred one included, without repeats."""
     definition: str | None = None
     definitions: tuple[str, ...] = ()
-    properties: Mapping[str, Scalar] = field(default_factory=dict)
-    """Literals whose predicate is single-valued with one datatype throughout the source."""
+    properties: Mapping[str, PropertyValue] = field(default_factory=dict)
+    """Literals whose predicate has one value and one datatype throughout the source (Wikidata: in the entity)."""
     tail: tuple[str, ...] = ()
     """All other literals as ``predicate=lexical@lang`` or ``predicate=lexical^^datatype``."""
 
