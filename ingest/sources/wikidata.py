@@ -17,9 +17,10 @@ from ingest.compression import unpacked_name
 from ingest.parser import FORMATS
 from ingest.rdf import parse
 from ingest.report import Report
-from ingest.sources import wikidata_json, wikidata_truthy
 from ingest.sources.reading import Reading
+from ingest.sources.wikidata_json import records as records_of_json
 from ingest.sources.wikidata_record import ENTITY, NODE_ID, Record, Statement
+from ingest.sources.wikidata_truthy import records as records_of_triples
 from kg.errors import ConfigError, InputError
 from kg.types import Entity, Name, PropertyValue, Triple
 
@@ -92,7 +93,7 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str, **o
     if not rdf:
 
         def from_json(said: Report, wanted: Callable[[bytes], bool]) -> Iterator[Record]:
-            return wikidata_json.records(files, said, properties=properties, wanted=wanted)
+            return records_of_json(files, said, properties=properties, wanted=wanted)
 
         return Reading(release=release, items=_Mapping(source_id, report, part, counted=False).items(from_json))
     if len(rdf) < len(files):
@@ -100,7 +101,7 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str, **o
     statements = parse(rdf, report)
 
     def from_rdf(said: Report, wanted: Callable[[bytes], bool]) -> Iterator[Record]:
-        return wikidata_truthy.records(statements, said, properties=properties)
+        return records_of_triples(statements, said, properties=properties)
 
     items = _Mapping(source_id, report, part, counted=True).items(from_rdf)
     return Reading(release=release, items=items, statements=statements)
