@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -16,17 +17,23 @@ class Load:
     """Read a source and bring the graph to hold it; loading the same again changes nothing."""
 
     source: tyro.conf.Positional[str]
-    """Which reader understands the input: fibo, wikidata, rdf, obo or table."""
+    """Which reader understands the input: fibo, umls, wikidata, rdf, obo or table."""
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """Files or folders."""
     source_id: str | None = None
-    """Name of the data set in the graph; default fibo or wikidata, or the name of the first path."""
+    """Name of the data set in the graph; default fibo, umls or wikidata, or the name of the first path."""
     prefix: str | None = None
     """Prefix of the ids of a table; default the source id."""
     release: str | None = None
     """Release that is loaded; default what the input says of itself."""
+    sab: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of umls, only this source vocabulary (SNOMEDCT_US, MSH …); may be given again."""
     languages: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Of wikidata, only names and descriptions in this language (de …) or all; may be given again. Default: en."""
+    """Only names in this language, best first; may be given again. Default: all of umls, en of wikidata (or all)."""
+    attributes: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Of umls, this attribute (ATN of MRSAT) or all; may be given again. Default: ids in other registers."""
+    also: tyro.conf.UseAppendAction[tuple[Literal["suppressible", "siblings", "qualifiers", "self-loops"], ...]] = ()
+    """Of umls, rows that are skipped otherwise; may be given again."""
     classes: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Of wikidata, only items of this class (Q5 …) and of its subclasses; may be given again."""
     properties: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -47,7 +54,10 @@ class Load:
             source_id=self.source_id,
             prefix=self.prefix,
             release=self.release,
+            sab=self.sab,
             languages=self.languages,
+            attributes=self.attributes,
+            also=self.also,
             classes=self.classes,
             properties=self.properties,
             ids=self.ids,
@@ -66,6 +76,8 @@ class Load:
             print(
                 f"  quarantined {report.num_quarantined:,}; first: {first['file']}:{first['line']}: {first['reason']}"
             )
+        if report.licence:
+            print(f"  licence: {report.licence}")
         for note in report.notes:
             print(f"  note: {note if len(note) < 300 else note[:300] + ' …'}")
         written = ", ".join(f"{count:,} {what}" for what, count in said["written"].items())

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -56,9 +56,13 @@ MATCH (:Entity {id: row.head})-[r]->() WHERE r.sid = row.sid SET r.sources = row
 """
 READ_ENTITIES = "MATCH (e:Entity) WHERE e.id IN $ids RETURN collect([e.id, properties(e)]) AS rows"
 RECORD_SOURCE = """
-MERGE (s:Source {id: $id}) SET s.release = $release, s.sha256 = $sha256, s.loaded_at = $loaded_at
+MERGE (s:Source {id: $id})
+SET s.release = $release, s.sha256 = $sha256, s.licence = $licence, s.loaded_at = $loaded_at
 """
-READ_SOURCES = "MATCH (s:Source) RETURN s.id AS id, s.release AS release, s.sha256 AS sha256, s.loaded_at AS loaded_at"
+READ_SOURCES = """
+MATCH (s:Source)
+RETURN s.id AS id, s.release AS release, s.sha256 AS sha256, s.licence AS licence, s.loaded_at AS loaded_at
+"""
 
 
 def load(store: GraphStore, source: str, items: Iterable[Entity | Triple], report: Report) -> None:
@@ -127,10 +131,11 @@ def record_source(
     for row in sorted([content_hash(entity) for entity in entities] + [triple.sid for triple in triples]):
         digest.update(row.encode())
     known = {row["id"]: row for row in store.read(READ_SOURCES)}.get(source)
-    if known and (known["release"], known["sha256"]) == (report.release, digest.hexdigest()):
+    said = (report.release, digest.hexdigest(), report.licence or None)
+    if known and (known["release"], known["sha256"], known["licence"]) == said:
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    store.write(RECORD_SOURCE, id=source, release=report.release, sha256=digest.hexdigest(), loaded_at=now)
+    store.write(RECORD_SOURCE, id=source, release=said[0], sha256=said[1], licence=said[2], loaded_at=now)
 
 
 def _write_difference(
@@ -217,13 +222,16 @@ def combine(
         wanted = {*labels_of(entity), *map(source_label, others)}
     else:
         joined = {**mine, **before}
-        both = [("definitions",), ("tail",), ("names", "name_kinds")]
+        both = [("definitions",), ("tail",), ("names", "name_kinds", "name_origins")]
         for keys in both:
-            rows = [
-                tuple(row) for side in (before, mine) for row in zip(*(side.get(key, []) for key in keys), strict=True)
-            ]
+            rows: dict[tuple[str, ...], tuple[str, ...]] = {}
+            for side in (before, mine):
+                for row in zip_longest(*(side.get(key, []) for key in keys), fillvalue=""):  # origins may be absent
+                    rows[row[:2]] = max(rows.get(row[:2], row), row)
             for position, key in enumerate(keys):
-                joined[key] = [row[position] for row in dict.fromkeys(rows)]
+                joined[key] = [row[position] for row in rows.values()]
+        if not any(joined["name_origins"]):
+            del joined["name_origins"]
     claims = {**others, entity.source: content_hash(entity)}
     joined["sources"] = sorted(claims)
     joined["hashes"] = [claims[name] for name in sorted(claims)]
@@ -283,6 +291,7 @@ def node_properties(entity: Entity) -> dict[str, Any]:
         "name": entity.name,
         "names": [name.text for name in entity.names],
         "name_kinds": [f"{name.kind}@{name.language}" for name in entity.names],
+        "name_origins": [name.origin for name in entity.names] if any(name.origin for name in entity.names) else [],
         "definition": entity.definition,
         "definitions": list(entity.definitions),
         "tail": list(entity.tail),
@@ -298,7 +307,7 @@ def content_hash(entity: Entity) -> str:
         entity.iri,
         sorted(entity.kinds),
         entity.name,
-        [(name.text, name.kind, name.language) for name in entity.names],
+        [(name.text, name.kind, name.language, *filter(None, [name.origin])) for name in entity.names],
         entity.definition,
         entity.definitions,
         dict(sorted(entity.properties.items())),

@@ -22,6 +22,8 @@ WELL_KNOWN: Mapping[str, str] = {
     "http://www.wikidata.org/entity/": "wd",
     "http://www.wikidata.org/prop/direct/": "wdt",
     "http://purl.obolibrary.org/obo/": "obo",
+    "https://uts.nlm.nih.gov/uts/umls/concept/": "umls",
+    "http://purl.bioontology.org/ontology/STY/": "umls",
 }
 """Namespaces whose prefix is fixed, whatever a file calls it."""
 

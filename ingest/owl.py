@@ -77,7 +77,10 @@ RESTRICTIONS: Mapping[str, str] = {
 }
 GROUPS: Mapping[str, str] = {OWL + "unionOf": "union", OWL + "intersectionOf": "intersection", OWL + "oneOf": "one of"}
 RESERVED = frozenset(
-    {"id", "iri", "name", "names", "name_kinds", "definition", "definitions", "tail", "sources", "hashes", "relation"}
+    {
+        *("id", "iri", "name", "names", "name_kinds", "name_origins", "definition", "definitions", "tail"),
+        *("sources", "hashes", "relation"),
+    }
 )
 MAX_PROPERTY = 8000
 """Longer values go to the tail; an index entry of Neo4j ends at about 8 kB."""

@@ -17,6 +17,8 @@ class Report:
 
     source: str
     release: str = ""
+    licence: str = ""
+    """What whoever passes the content on has to heed; recorded with the source."""
     read: int = 0
     """Statements in the input: triples of RDF, lines or clauses of other formats."""
     kept: Counter[str] = field(default_factory=Counter)

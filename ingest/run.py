@@ -47,7 +47,7 @@ def load_source(
     report = Report(source_id)
     reading = READERS[source](paths, source_id, report, prefix or source_id, **chosen)
     items = list(reading.items)
-    report.release = release or reading.release
+    report.release, report.licence = release or reading.release, reading.licence
     if reading.statements is not None:
         keep(reading.statements, settings.home / "canonical" / source_id / f"{report.release or 'unnamed'}.parquet")
     with open_store(settings) as store:

@@ -36,7 +36,7 @@ RETURN collect(head.id) AS head, collect(type(r)) AS relation, collect(tail.id) 
 """
 SOURCES = """
 MATCH (s:Source) WHERE size($sources) = 0 OR s.id IN $sources
-RETURN s.id AS id, s.release AS release, s.sha256 AS sha256 ORDER BY id
+RETURN s.id AS id, s.release AS release, s.sha256 AS sha256, s.licence AS licence ORDER BY id
 """
 UNNAMED = frozenset(
     {
@@ -117,5 +117,6 @@ def aliases_with_priors(names: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
 
 
 def read_sources(store: "GraphStore", sources: Sequence[str]) -> list[dict[str, Any]]:
-    """What was loaded; not when, since equal graphs make equal snapshots."""
-    return store.read(SOURCES, sources=list(sources))
+    """What was loaded and under which licence; not when, since equal graphs make equal snapshots."""
+    rows = store.read(SOURCES, sources=list(sources))
+    return [{key: value for key, value in row.items() if key != "licence" or value} for row in rows]

@@ -10,6 +10,7 @@ KGError                 exit 1   anything of ours that went wrong
 └── StoreFailed         exit 1   Neo4j answered, and could not do the work
 """
 
+from functools import partial
 from pathlib import Path
 
 
@@ -32,6 +33,10 @@ class InputError(UserError):
         place = f"{path}:{line}" if line is not None else f"{path}"
         super().__init__(f"{place}: {reason}")
         self.path, self.reason, self.line = Path(path), reason, line
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """What another process needs to raise it again."""
+        return partial(type(self), line=self.line), (self.path, self.reason)
 
 
 class ConfigError(UserError):

@@ -19,6 +19,8 @@ class Name:
     """``pref``, ``syn``, ``abbr``, ``broad``, ``narrow`` or ``related``."""
     language: str = ""
     """BCP 47 tag as given; empty when the source gives none."""
+    origin: str = ""
+    """Who calls it so within the source, for UMLS ``vocabulary/term type/code``, several parted by ``|``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,11 @@ def load_base(name: str, auto_class: Any, **options: Any) -> PreTrainedModel:
     """
     with _one_line(name), quiet():
         model: PreTrainedModel = auto_class.from_pretrained(
-            resolve_base(name), use_safetensors=True, trust_remote_code=False, **options
+            resolve_base(name),
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # a base that brings the head of another task gets a fresh one
+            **options,
         )
     transform = getattr(getattr(getattr(model, "cls", None), "predictions", None), "transform", None)
     if name in MINILM and transform is not None:

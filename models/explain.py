@@ -40,6 +40,10 @@ class Explain:
             raise ConfigError("Give either --json or --html, not both.")
         if self.html and not self.html.parent.is_dir():
             raise ConfigError(f"--html {self.html}: there is no folder {self.html.parent}.")
+        try:
+            self.text.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError("TEXT holds bytes that are not UTF-8.") from error
         answer = choose(load_predictors(self.run_folder), self.task).predict(self.text)
         if self.html:
             write_text(self.html, as_html(self.text, answer))

@@ -6,6 +6,7 @@ new tricks" (ICLR 2020).
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from kg.errors import KGError
 from models.base import fast_bf16
 from models.graph import Data, split_edges, with_inverses
 
@@ -166,7 +168,10 @@ def train_gnn(
     """Train on the graph less its held-out edges; go on from ``folder/checkpoint.pt`` where there is one.
 
     Returns:
-        The encoder with the best validation MRR, and its metrics on the test edges.
+        The encoder with the best validation MRR, and its metrics on the test edges; none where no edge can be spared.
+
+    Raises:
+        KGError: the loss is no number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     num_relations = int(graph.num_relations)
@@ -196,7 +201,11 @@ def train_gnn(
             state["epoch"] += 1
             # every epoch has a random state of its own, so a resumed training is the uninterrupted one
             torch.manual_seed(config.seed * 100_003 + state["epoch"])
-            state["losses"].append(_epoch(encoder, optimizer, train, pairs, features))
+            loss = _epoch(encoder, optimizer, train, pairs, features)
+            if not math.isfinite(loss):  # ranks of scores that are no numbers would all be first
+                epoch = state["epoch"]
+                raise KGError(f"The entity encoder's loss is {loss} in epoch {epoch}; lower gnn.learning_rate.")
+            state["losses"].append(loss)
             if state["epoch"] % config.evaluate_every == 0 or state["epoch"] == config.epochs:
                 mrr = evaluate_ranks(encoder, train, features, split.valid, filter_)["mrr"] if len(split.valid) else 0.0
                 state["bad"] = 0 if mrr > state["best"] else state["bad"] + 1
@@ -207,7 +216,7 @@ def train_gnn(
                 progress.update(bar, description=f"link prediction, validation MRR {mrr:.3f}")
             progress.update(bar, completed=state["epoch"])
     encoder.load_state_dict(best)
-    metrics = evaluate_ranks(encoder, train, features, split.test, filter_) if len(split.test) else {"mrr": 0.0}
+    metrics = evaluate_ranks(encoder, train, features, split.test, filter_) if len(split.test) else {}
     save_file(best, folder / "encoder.safetensors")
     (folder / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
     checkpoint.unlink(missing_ok=True)

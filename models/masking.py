@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from models.batch import IGNORED
+from models.kgbert import KGBertForMaskedLM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +69,26 @@ class Masker:
             else:
                 words.append([position])
         return words
+
+
+def predict_masked_only(model: nn.Module) -> None:
+    """Let a masked language model work out its vocabulary at masked positions only.
+
+    Its head is as dear as its six blocks (30,522 words for each token) and six tokens in seven are not asked: a step of
+    32 × 64 tokens took 2.3 CPU-s before. Losses and gradients are the same; the logits are ``[masked, vocabulary]``.
+    """
+    base: Any = getattr(model, "model", model) if isinstance(model, KGBertForMaskedLM) else model
+    words = base.get_output_embeddings()
+    head = next(child for child in base.children() if any(module is words for module in child.modules()))
+    asked: list[Tensor] = []
+
+    def take_labels(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        mask = kwargs["labels"] != IGNORED
+        asked[:] = [mask]
+        return args, {**kwargs, "labels": kwargs["labels"][mask]}
+
+    def take_states(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0][asked[0]], *args[1:])
+
+    base.register_forward_pre_hook(take_labels, with_kwargs=True)
+    head.register_forward_pre_hook(take_states)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from seqeval.metrics.sequence_labeling import get_entities
 from transformers import PreTrainedModel
 
@@ -189,8 +190,14 @@ def load_predictors(run: Path) -> dict[str, Predictor]:
     predictors = {}
     for position, task in enumerate(recipe.tasks):
         folder = run / "model" if position == 0 else run / "model" / task.name
-        with quiet():
-            model = CLASSES[task.kind].from_pretrained(folder)
+        try:
+            with quiet():
+                model = CLASSES[task.kind].from_pretrained(folder)
+        except (OSError, ValueError, TypeError, SafetensorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                folder, f"holds a model that cannot be loaded ({reason}); remove it and run again"
+            ) from error
         model.entity_table.check(snapshot)
         encoder = KnowledgeEncoder(
             load_tokenizer(str(folder)), linker, model.entity_table, max_length=task.training.max_length

@@ -1,5 +1,6 @@
 """A recipe: one TOML file that says which graph, base model, corpus and tasks make a run."""
 
+import re
 import tomllib
 from dataclasses import field, replace
 from pathlib import Path
@@ -60,7 +61,7 @@ class Training:
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
 class Pretrain(Training):
-    """Masked language modelling on domain text; a corpus of none skips the stage."""
+    """Masked language modelling on domain text; ``max_steps = 0`` skips the stage."""
 
     corpus: tuple[str, ...] = ()
     """Text sources, ``reader:path``; the training texts of the tasks are always added."""
@@ -102,9 +103,26 @@ class Recipe:
     limits: str = ""
     """What a reader of the results has to know; goes into the model card."""
 
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        if not names or len(set(names)) < len(names) or not all(re.fullmatch(r"\w[\w.-]*", name) for name in names):
+            raise ValueError(f"tasks need names of their own that can name files, got {names}")
+        if self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds}, expected 1 or more")
+        if not self.arms or len(set(self.arms)) < len(self.arms):
+            raise ValueError(f"arms are {list(self.arms)}, expected one or more, each once")
+
     def with_overrides(self, *, seeds: int | None, arms: tuple[Arm, ...] | None) -> "Recipe":
-        """The same recipe with what the command line asks for."""
-        return replace(self, seeds=seeds or self.seeds, arms=arms or self.arms)
+        """The same recipe with what the command line asks for.
+
+        Raises:
+            ConfigError: no seeds, no arms, or an arm twice.
+        """
+        asked = {name: value for name, value in (("seeds", seeds), ("arms", arms)) if value is not None}
+        try:
+            return replace(self, **asked)  # type: ignore[arg-type]
+        except ValidationError as error:
+            raise ConfigError(f"recipe {self.name}: {_said(error)}") from error
 
 
 def load_recipe(name: str) -> Recipe:
@@ -128,9 +146,16 @@ def parse_recipe(values: dict[str, Any], *, place: str) -> Recipe:
     try:
         return TypeAdapter(Recipe).validate_python(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{place}: {key}: {first['msg']} (got {first['input']!r})") from error
+        raise ConfigError(f"{place}: {_said(error)}") from error
+
+
+def _said(error: ValidationError) -> str:
+    """The first mistake with its key; a whole that is wrong is not repeated."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "value_error":
+        return f"{key}: {first['ctx']['error']}" if key else str(first["ctx"]["error"])
+    return f"{key}: {first['msg']} (got {first['input']!r})"
 
 
 def resolve_path(path: str, data: Path | None) -> Path:

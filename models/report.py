@@ -129,14 +129,15 @@ def model_card(run: Run, tasks: Mapping[str, Mapping[str, Any]]) -> str:
 def draw_scores(tasks: Mapping[str, Mapping[str, Any]], file: Path) -> None:
     """Mean of the main metric of each arm with its deviation, one group a task, and every seed as a dot."""
     figure, axes = _figure(1.6 + 2.6 * len(tasks), 3.6)
-    low = 1.0
+    low, named = 1.0, set[str]()
     for group, (_, summary) in enumerate(tasks.items()):
         metric = summary["main_metric"]
         for offset, (arm, values) in enumerate((arm, v) for arm, v in summary["arms"].items() if metric in v["mean"]):
             x = group + (offset - 1.5) * 0.2
             mean, deviation = values["mean"][metric], values["deviation"][metric]
-            label = arm if group == 0 else None
-            axes.bar(x, mean, 0.18, yerr=None if math.isnan(deviation) else deviation, color=_COLOURS[arm], label=label)
+            label = None if arm in named else arm
+            named.add(arm)
+            axes.bar(x, mean, 0.18, yerr=deviation, color=_COLOURS[arm], label=label)
             seeds = [seed[metric] for seed in values["seeds"].values()]
             axes.plot([x] * len(seeds), seeds, ".", color="black", markersize=4)
             low = min(low, *seeds)
@@ -188,6 +189,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _arm(results: Results) -> dict[str, Any]:
+    results = sorted(results, key=lambda result: result["seed"])
     metrics = list(results[0]["metrics"])
     spreads = {name: _spread([result["metrics"][name] for result in results]) for name in metrics}
     return {
@@ -199,26 +201,29 @@ def _arm(results: Results) -> dict[str, Any]:
     }
 
 
-def _spread(values: Any) -> dict[str, float]:
+def _spread(values: Any) -> dict[str, float | None]:
     mean, deviation = mean_and_deviation(values)
-    return {"mean": mean, "deviation": deviation}
+    return {"mean": _number(mean), "deviation": _number(deviation)}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value  # JSON has no NaN
 
 
 def _gain(verdict: Verdict | None) -> dict[str, Any]:
     if verdict is None:
         return {}
-    over = {arm: {"points": i.mean, "low": i.low, "high": i.high} for arm, i in verdict.over.items()}
+    over = {
+        arm: {"points": _number(gain.mean), "low": _number(gain.low), "high": _number(gain.high)}
+        for arm, gain in verdict.over.items()
+    }
     return {"helps": verdict.helps, "over": over}
 
 
 def _points(mean: float | None, deviation: float | None) -> str:
-    if mean is None or math.isnan(mean):
+    if mean is None:
         return "–"
-    return (
-        f"{100 * mean:.1f}"
-        if deviation is None or math.isnan(deviation)
-        else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
-    )
+    return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
 def _markdown(table: Table) -> list[str]:

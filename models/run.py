@@ -116,7 +116,7 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_json(file: Path, value: Any) -> None:
-    write_text(file, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(file, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def data_hash(path: Path) -> str:

@@ -3,20 +3,24 @@
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from ingest.sources import fibo, obo, rdf, table, wikidata
+from ingest.sources import fibo, obo, rdf, table, umls, wikidata
 from ingest.sources.reading import Reading
 
 Reader: TypeAlias = Callable[..., Reading]
 """Takes paths, source id, report and prefix; by keyword, the options that OPTIONS lists for it."""
 READERS: Mapping[str, Reader] = {
     "fibo": fibo.read,
+    "umls": umls.read,
     "wikidata": wikidata.read,
     "rdf": rdf.read,
     "obo": obo.read,
     "table": table.read,
 }
 """Adding a source is a module here and a line in this table."""
-OPTIONS: Mapping[str, tuple[str, ...]] = {"wikidata": ("languages", "classes", "properties", "ids")}
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "umls": ("sab", "languages", "attributes", "also"),
+    "wikidata": ("languages", "classes", "properties", "ids"),
+}
 """Options of a load that select from a source; given to any other source, they are a mistake."""
-NAMED = frozenset({"fibo", "wikidata"})
+NAMED = frozenset({"fibo", "umls", "wikidata"})
 """Sources that are one data set, and give it their name."""

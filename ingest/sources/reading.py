@@ -14,3 +14,5 @@ class Reading:
     release: str
     items: Iterable[Entity | Triple]
     statements: Statements | None = None
+    licence: str = ""
+    """Terms that go with the content wherever it goes; empty where the source asks for nothing."""

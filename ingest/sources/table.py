@@ -16,6 +16,9 @@ from kg.types import Entity, Name, Triple
 KINDS = {"P": "pref", "S": "syn", "T": "syn"}
 """P preferred, S synonym, T entry term of a thesaurus."""
 
+SPACES = {"wd": "http://www.wikidata.org/entity/", "umls": "https://uts.nlm.nih.gov/uts/umls/concept/"}
+"""Prefixes whose ids are those of another source, so that both speak of the same node."""
+
 
 def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> Reading:
     """Folders that hold the two files, or the files themselves; ids become ``prefix:id``.
@@ -93,4 +96,4 @@ def _triple(head: str, tail: str, relation: str, source: str) -> Triple:
 
 def _iri(entity_id: str) -> str:
     prefix, _, rest = entity_id.partition(":")
-    return f"http://www.wikidata.org/entity/{rest}" if prefix == "wd" else f"urn:{prefix}:{rest}"
+    return SPACES.get(prefix, f"urn:{prefix}:") + rest

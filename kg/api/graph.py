@@ -29,7 +29,7 @@ CALL db.index.fulltext.queryNodes('entity_names', $words, {limit: $limit}) YIELD
 RETURN node.id AS id, node.name AS name, node.definition AS definition, score
 """
 SHOWN = {"id", "iri", "name", "names", "definition", "definitions", "sources"}
-HIDDEN = SHOWN | {"name_kinds", "content_hash"}
+HIDDEN = SHOWN | {"name_kinds", "name_origins", "content_hash"}
 _LUCENE_SYNTAX = re.compile(r'[+\-&|!(){}\[\]^"~*?:\\/<>=]')
 
 

@@ -15,7 +15,13 @@ STAGES = {
 def run_stages(run: Run, settings: Settings, *, last: str) -> None:
     """Run every stage up to ``last`` that this run has not finished; ``last`` itself always looks again."""
     for name, run_stage in STAGES.items():
-        if name == last or not run.done(name):
+        if name == last or not run.done(name) or (name == "pretrain" and _lacks_an_arm(run)):
             run_stage(run, settings)
         if name == last:
             return
+
+
+def _lacks_an_arm(run: Run) -> bool:
+    """True where arms were added after pretraining: a fair comparison has all of them pretrained."""
+    trained = run.result("pretrain")
+    return run.recipe.pretrain.max_steps != 0 and not set(pretrain.pretrained_arms(run.recipe)) <= set(trained)

@@ -36,6 +36,8 @@ def run_stage(run: Run, settings: Settings) -> None:
     write_json(run.path / "gnn" / "metrics.json", metrics)
     console.print(
         f"Held-out edges: MRR {metrics['mrr']:.3f}, Hits@10 {metrics['hits@10']:.3f} (filtered, realistic ranks)"
+        if "mrr" in metrics
+        else "The graph has no edge to spare, so the entity encoder is not measured."
     )
     run.finish("gnn", {"metrics": metrics})
 
@@ -46,6 +48,7 @@ def make_snapshot(run: Run, settings: Settings) -> Path:
         return run.path / str(run.manifest["snapshot"]["path"])
     graph = run.recipe.graph
     paths = [resolve_path(path, settings.data) for path in graph.paths]
+    texts = text_paths(run, settings)  # what is missing is said before anything is loaded
     console.rule(f"graph: {graph.source_id} into Neo4j")
     with open_store(settings):  # keeps one server up for both steps
         child_process("-m", "ingest", "load", graph.source, *map(str, paths), *graph.options)
@@ -60,13 +63,15 @@ def make_snapshot(run: Run, settings: Settings) -> Path:
             "counts": snapshot.manifest["counts"],
             "sources": snapshot.manifest["sources"],
         },
-        data={str(path): data_hash(path) for path in [*paths, *task_paths(run, settings)]},
+        data={str(path): data_hash(path) for path in [*paths, *texts]},
     )
     return snapshot.path
 
 
-def task_paths(run: Run, settings: Settings) -> list[Path]:
-    return sorted({resolve_path(task.path, settings.data) for task in run.recipe.tasks})
+def text_paths(run: Run, settings: Settings) -> list[Path]:
+    """Of the tasks and of the pretraining corpora."""
+    named = (*(task.path for task in run.recipe.tasks), *run.recipe.pretrain.corpus)
+    return sorted({resolve_path(path, settings.data) for path in named})
 
 
 def show_coverage(run: Run, settings: Settings, snapshot: Snapshot) -> None:

@@ -41,12 +41,13 @@ def run_jobs(run: Run, jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """Run what is not finished, as many at a time as there are cores, and return all results in order."""
     todo = [job for job in jobs if job.result is None]
     if todo:
-        _run(run, todo)
+        # by all jobs, not by those left: a training's last bits depend on its threads, and a resumed run is to give
+        # what an uninterrupted one gives
+        _run(run, todo, workers=min(len(jobs), len(os.sched_getaffinity(0))))
     return [job.result or {} for job in jobs]
 
 
-def _run(run: Run, jobs: Sequence[Job]) -> None:
-    workers = min(len(jobs), max(1, len(os.sched_getaffinity(0))))
+def _run(run: Run, jobs: Sequence[Job], *, workers: int) -> None:
     threads = max(1, len(os.sched_getaffinity(0)) // workers)
     # two OpenMP threads that fight for a core made a training ten times slower: the cores are shared out beforehand
     os.environ["OMP_NUM_THREADS"] = str(threads)

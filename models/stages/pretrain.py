@@ -11,12 +11,13 @@ from rich.console import Console
 from torch import nn
 from transformers import AutoModelForMaskedLM
 
+from kg.errors import ConfigError
 from kg.settings import Settings
 from models.base import quiet
 from models.batch import KnowledgeCollator, hide_mentions
 from models.data import read_corpus, read_task
 from models.kgbert import KGBertForMaskedLM
-from models.masking import Masker
+from models.masking import Masker, predict_masked_only
 from models.recipe import Arm, Pretrain, Recipe, resolve_path
 from models.run import Run, aside, write_json
 from models.stages.arms import arm_table, build_model, is_fresh, text_encoder
@@ -24,12 +25,13 @@ from models.stages.jobs import RESULT, Job, Report, run_jobs
 from models.trainer import fit
 
 console = Console(stderr=True)
+FUSED: Arm = "fused"
 HELD_OUT = 200
-"""Texts on which the loss is measured before and after."""
+"""Texts on which the loss is measured before and after; a tenth where there are few."""
 
 
 def run_stage(run: Run, settings: Settings) -> None:
-    """Leave ``pretrain/<arm>/model`` for each arm; a recipe without a pretraining corpus or steps skips this."""
+    """Leave ``pretrain/<arm>/model`` for each arm, and for the fused one, which is served; no steps skip this."""
     if run.recipe.pretrain.max_steps == 0:
         run.finish("pretrain", {})
         return
@@ -47,7 +49,7 @@ def run_stage(run: Run, settings: Settings) -> None:
                 "arm": arm,
             },
         )
-        for arm in run.recipe.arms
+        for arm in pretrained_arms(run.recipe)
     ]
     results = run_jobs(run, jobs)
     for result in results:
@@ -57,6 +59,10 @@ def run_stage(run: Run, settings: Settings) -> None:
         )
     kept = ("loss_before", "loss_after", "seconds")
     run.finish("pretrain", {result["arm"]: {key: result[key] for key in kept} for result in results})
+
+
+def pretrained_arms(recipe: Recipe) -> tuple[Arm, ...]:
+    return tuple(dict.fromkeys((*recipe.arms, FUSED)))
 
 
 def corpus(run: Run, settings: Settings) -> tuple[str, ...]:
@@ -71,6 +77,10 @@ def corpus(run: Run, settings: Settings) -> tuple[str, ...]:
     unique = dict.fromkeys(
         text for texts in (task_texts, *read) for text in texts if text not in barred and len(text) > 20
     )
+    if len(unique) < 2:
+        raise ConfigError(
+            "There are no texts to pretrain on; set pretrain.corpus, or max_steps = 0 to skip this stage."
+        )
     return tuple(unique)[: recipe.pretrain.max_texts]
 
 
@@ -89,8 +99,10 @@ def pretrain_arm(
         warm_start=None,
         training=config,
     )
+    predict_masked_only(model)
     features = encoded(run_path, recipe.base, snapshot, texts, config.max_length)
-    train, held_out = features[:-HELD_OUT], features[-HELD_OUT:]
+    held = max(1, min(HELD_OUT, len(features) // 10))
+    train, held_out = features[:-held], features[-held:]
     encoder = text_encoder(run_path, recipe.base, snapshot, config.max_length)
     collate = KnowledgeCollator(tokenizer=encoder.tokenizer, with_knowledge=table is not None)
     masker = masker_of(encoder.tokenizer, config)

@@ -1,7 +1,11 @@
 import pytest
+import torch
+from transformers import AutoModelForMaskedLM
 
-from models.base import load_tokenizer
-from models.masking import IGNORED, Masker
+from models.base import load_base, load_tokenizer
+from models.entity_table import EntityTable
+from models.kgbert import KGBertForMaskedLM
+from models.masking import IGNORED, Masker, predict_masked_only
 
 TEXT = "Halvorsen refinanced its unsecuritised receivables"
 
@@ -48,3 +52,27 @@ def test_special_tokens_are_never_asked_and_labels_are_the_original_tokens(featu
         assert all(
             label in (IGNORED, token) for label, token in zip(masked["labels"], feature["input_ids"], strict=True)
         )
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_working_out_masked_positions_only_changes_neither_loss_nor_gradients(fused: bool, feature: dict) -> None:
+    if fused:
+        model = KGBertForMaskedLM.from_base("minilm", EntityTable.random(num_entities=3, dim=8))
+    else:
+        model = load_base("minilm", AutoModelForMaskedLM)
+    model.eval()
+    masked = [masker(mask_probability=0.5)(feature, draw) for draw in range(2)]
+    batch = {name: torch.tensor([one[name] for one in masked]) for name in ("input_ids", "labels")}
+    results = []
+    for only in (False, True):
+        if only:
+            predict_masked_only(model)
+        model.zero_grad()
+        output = model(**batch)
+        output.loss.backward()
+        results.append((output, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    (whole, gradients), (short, same) = results
+    torch.testing.assert_close(short.loss, whole.loss)
+    for one, other in zip(gradients, same, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-5)
+    assert len(short.logits) == int((batch["labels"] != IGNORED).sum()) < batch["labels"].numel()

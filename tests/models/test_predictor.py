@@ -1,0 +1,265 @@
+"""An answer carries its links and its reasons, and both can be checked by hand."""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from kg.errors import ConfigError, InputError, KGError, SnapshotMismatch
+from kg.snapshot import Snapshot
+from models.batch import keep_mentions
+from models.injection import knowledge_of
+from models.predictor import Answer, Predictor, choose, load_predictors
+from models.run import Run
+from tests.builders import tiny_snapshot
+from tests.models.test_run import recipe as some_recipe
+from tests.models.tiny import attentions, open_gates
+
+pytestmark = pytest.mark.neo4j
+TEXT = "Liv Stensrud left Acme Bank after 3 days, and Fjord Shield rose."
+WORD = re.compile(r"\w+|[^\w\s]")
+NO_ENTITY = "It rained all week."
+TEXTS = ["Delta Cover fell", TEXT, NO_ENTITY, "", "Per Aasen likes Delta Cover."]
+
+
+@pytest.fixture(scope="module")
+def predictors(finetuned: Path) -> Mapping[str, Predictor]:
+    return load_predictors(finetuned)
+
+
+@pytest.fixture(scope="module")
+def loud(finetuned: Path) -> Mapping[str, Predictor]:
+    """The same models with open gates and what they let in made strong, so that knowledge changes answers."""
+    loaded = load_predictors(finetuned)
+    for predictor in loaded.values():
+        open_gates(predictor.model)
+        for attention in attentions(predictor.model):
+            attention.up.weight.data *= 300
+    return loaded
+
+
+@pytest.fixture(params=["kind", "names"])
+def predictor(request: pytest.FixtureRequest, predictors: Mapping[str, Predictor]) -> Predictor:
+    return predictors[request.param]
+
+
+def by_hand(predictor: Predictor, text: str, kept: list[int] | None = None) -> torch.Tensor:
+    """Probabilities with only the mentions ``kept``; with all of them for None."""
+    feature = predictor.encoder.encode_linked(text, predictor.encoder.linker.link(text))
+    if kept is not None:
+        feature = keep_mentions(feature, kept)
+    with torch.no_grad():
+        probabilities: torch.Tensor = predictor.model(**predictor.collate([feature])).logits.softmax(-1)[0]
+    return probabilities
+
+
+def test_the_models_are_there_by_task_and_the_first_is_the_default(predictors: Mapping[str, Predictor]) -> None:
+    assert list(predictors) == ["kind", "names"]
+    assert choose(predictors, None) is predictors["kind"]
+    assert choose(predictors, "names") is predictors["names"]
+    with pytest.raises(ConfigError, match="no task 'mood'; it has kind, names"):
+        choose(predictors, "mood")
+    assert predictors["kind"].labels == ("bank", "insurer")
+
+
+def test_a_text_gets_a_label_with_its_probability(predictors: Mapping[str, Predictor]) -> None:
+    answer = predictors["kind"].predict(TEXT)
+    assert set(answer.probabilities) == {"bank", "insurer"}
+    assert sum(answer.probabilities.values()) == pytest.approx(1, abs=2e-4)
+    assert answer.label == max(answer.probabilities, key=lambda label: answer.probabilities[label])
+    assert answer.spans == ()
+    expected = by_hand(predictors["kind"], TEXT)
+    assert list(answer.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_the_model_learned_what_it_was_taught(predictors: Mapping[str, Predictor]) -> None:
+    assert predictors["kind"].predict("Acme Bank rose in week 1.").label == "bank"
+    assert predictors["kind"].predict("Delta Cover rose in week 1.").label == "insurer"
+
+
+def test_links_say_where_their_mentions_are(predictor: Predictor) -> None:
+    answer = predictor.predict(TEXT)
+    assert [link.text for link in answer.links] == ["Liv Stensrud", "Acme Bank", "Fjord Shield"]
+    assert all(TEXT[link.start : link.end] == link.text for link in answer.links)
+    assert [link.id for link in answer.links] == ["ex:p0", "ex:c0", "ex:c5"]
+
+
+def test_influence_is_the_difference_that_one_mention_makes(loud: Mapping[str, Predictor]) -> None:
+    predictor, seen = loud["kind"], []
+    for text in TEXTS:
+        answer = predictor.predict(text)
+        best = predictor.labels.index(str(answer.label))
+        whole = float(by_hand(predictor, text)[best])
+        mentions = range(len(answer.links))
+        assert sorted(reason.link for reason in answer.reasons) == list(mentions)
+        for reason in answer.reasons:
+            without = float(by_hand(predictor, text, [other for other in mentions if other != reason.link])[best])
+            assert reason.influence == pytest.approx(whole - without, abs=1e-4)
+        nothing = by_hand(predictor, text, [])
+        assert answer.influence == pytest.approx(whole - float(nothing[best]), abs=1e-4)
+        assert answer.without_knowledge == predictor.labels[int(nothing.argmax())]
+        sizes = [abs(reason.influence) for reason in answer.reasons]
+        assert sizes == sorted(sizes, reverse=True)
+        seen += sizes
+    assert max(seen) > 0.01
+
+
+def test_influence_on_spans_is_on_the_words_in_them(loud: Mapping[str, Predictor]) -> None:
+    predictor = loud["names"]
+    answer = predictor.predict(TEXT)
+    assert answer.label is None
+    assert answer.probabilities == {}
+    starts = [start for start, _ in predictor.encoder.encode_linked(TEXT, answer.links)["offsets"]]
+    words = [span.start + match.start() for span in answer.spans for match in WORD.finditer(span.text)]
+    words = words or [match.start() for match in WORD.finditer(TEXT)]  # nothing found: on all words
+    tokens = [starts.index(word, 1) for word in words]  # token 0 opens the text and has no place in it
+    whole = by_hand(predictor, TEXT)
+    tags = whole[tokens].argmax(-1)
+    for reason in answer.reasons:
+        without = by_hand(predictor, TEXT, [mention for mention in range(3) if mention != reason.link])
+        expected = (whole[tokens, tags] - without[tokens, tags]).mean()
+        assert reason.influence == pytest.approx(float(expected), abs=1e-4)
+    assert any(abs(reason.influence) > 1e-3 for reason in answer.reasons)
+
+
+def test_attention_is_what_the_gates_let_in(predictors: Mapping[str, Predictor]) -> None:
+    predictor = predictors["kind"]
+    answer = predictor.predict(TEXT)
+    feature = predictor.encoder.encode_linked(TEXT, answer.links)
+    with torch.no_grad():
+        reads = knowledge_of(predictor.model(**predictor.collate([feature])))
+    assert set(reads) == {1, 2}
+    for reason in answer.reasons:
+        let_in = max(float((read.gate[0].abs() * read.reading[0, :, reason.link]).max()) for read in reads.values())
+        assert reason.attention == pytest.approx(let_in, abs=1e-4)
+        assert 0 <= reason.attention <= 1
+
+
+def test_facts_are_triples_of_the_entity(predictors: Mapping[str, Predictor]) -> None:
+    answer = predictors["kind"].predict(TEXT)
+    facts = {answer.links[reason.link].name: reason.facts for reason in answer.reasons}
+    assert facts["Liv Stensrud"]
+    assert all("Liv Stensrud" in fact for fact in facts["Liv Stensrud"])
+    assert "Liv Stensrud –DIRECTS→ Acme Bank" in facts["Liv Stensrud"]
+    assert all(len(said) <= 5 for said in facts.values())
+    assert facts["Acme Bank"][0].startswith("Acme Bank –")  # what it says itself comes first
+
+
+def test_spans_lie_in_the_text(predictors: Mapping[str, Predictor]) -> None:
+    for text in ["Per Aasen left Garnet Lending after 4 days.", TEXT, "🙂 Mina Okafor left Acme Bank!"]:
+        spans = predictors["names"].predict(text).spans
+        assert spans
+        for span, after in zip(spans, [*spans[1:], None], strict=True):
+            assert text[span.start : span.end] == span.text
+            assert span.label in {"ORG", "PERSON"}
+            assert 0 < span.probability <= 1
+            assert after is None or span.end <= after.start
+    assert ("Garnet Lending", "ORG") in {
+        (span.text, span.label)
+        for span in predictors["names"].predict("Per Aasen left Garnet Lending after 4 days.").spans
+    }
+
+
+def test_a_text_without_entities_has_no_reasons(predictor: Predictor) -> None:
+    answer = predictor.predict(NO_ENTITY)
+    assert (answer.links, answer.reasons, answer.influence) == ((), (), 0.0)
+    if answer.label is None:
+        assert answer.without_knowledge == "; ".join(f"{span.text}:{span.label}" for span in answer.spans)
+    else:
+        assert answer.without_knowledge == answer.label
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "\u200b", "...", "🙂", "\x00", "\u0301"])
+def test_a_text_of_nothing_has_an_answer(text: str, predictor: Predictor) -> None:
+    answer = predictor.predict(text)
+    assert answer.reasons == ()
+    assert json.dumps(answer.as_json())
+
+
+def test_a_very_long_text_is_cut_off(predictor: Predictor) -> None:
+    text = "Acme Bank fell. " + "word " * 50_000 + "Delta Cover rose."
+    answer = predictor.predict(text)
+    assert [link.text for link in answer.links] == ["Acme Bank", "Delta Cover"]
+    assert [answer.links[reason.link].text for reason in answer.reasons] == ["Acme Bank"]  # what the model reads
+    assert answer.label == predictor.predict(text[:400]).label
+    assert all(span.end <= 400 for span in answer.spans)
+
+
+def test_many_mentions_are_all_reasons_until_the_model_reads_no_more(predictor: Predictor) -> None:
+    answer = predictor.predict("Acme Bank, " * 40)
+    assert len(answer.links) == 40
+    read = [reason.link for reason in answer.reasons]
+    assert len(read) > 10
+    assert sorted(read) == list(range(len(read)))
+
+
+@pytest.mark.parametrize(
+    "before", ["🙂🙂 ", "👩‍🚀 ", "Cafe\u0301 nai\u0308f: ", "ﬁ ", "\u202e", "漢字 ", "\u200b\u200b"]
+)
+def test_what_comes_before_a_mention_does_not_move_it(before: str, predictor: Predictor) -> None:
+    text = f"{before}Acme Bank rose in week 2."
+    answer = predictor.predict(text)
+    assert [(link.start, link.text) for link in answer.links] == [(len(before), "Acme Bank")]
+    assert [reason.link for reason in answer.reasons] == [0]
+    assert all(text[span.start : span.end] == span.text for span in answer.spans)
+    feature = predictor.encoder.encode_linked(text, answer.links)
+    covered = [offset for offset, mention in zip(feature["offsets"], feature["token_mentions"], strict=True) if mention]
+    assert (covered[0][0], covered[-1][1]) == (len(before), len(before) + len("Acme Bank"))
+
+
+def test_many_threads_get_the_answers_of_one(finetuned: Path) -> None:
+    fresh = load_predictors(finetuned)  # nothing is warm yet
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: fresh[("kind", "names")[n % 2]].predict(TEXTS[n % 5]), range(60)))
+    alone: dict[tuple[int, int], Answer] = {
+        (task, text): fresh[("kind", "names")[task]].predict(TEXTS[text]) for task in range(2) for text in range(5)
+    }
+    assert found == [alone[n % 2, n % 5] for n in range(60)]
+
+
+def test_an_answer_can_be_printed(predictor: Predictor) -> None:
+    answer = json.loads(json.dumps(predictor.predict(TEXT).as_json()))
+    assert answer["links"][1]["id"] == "ex:c0"
+    assert {"task", "label", "spans", "influence", "reasons", "without_knowledge"} <= answer.keys()
+
+
+def refused(run: Path) -> str:
+    with pytest.raises(KGError) as caught:
+        load_predictors(run)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return f"{type(caught.value).__name__}: {caught.value}"
+
+
+def test_a_folder_that_is_no_run_or_not_finetuned_yet_is_refused_in_one_line(tmp_path: Path) -> None:
+    assert "InputError" in refused(tmp_path / "nowhere")
+    assert "not a run folder" in refused(tmp_path)
+    Run.open(tmp_path / "run", some_recipe())
+    assert "nothing is fine-tuned yet" in refused(tmp_path / "run")
+
+
+def test_a_run_whose_snapshot_is_another_one_is_refused_in_one_line(finetuned: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finetuned, run, ignore=shutil.ignore_patterns("jobs"))
+    snapshot = Snapshot.load(run / json.loads((run / "manifest.json").read_text())["snapshot"]["path"])
+    shutil.rmtree(snapshot.path)
+    other = tiny_snapshot(tmp_path / "other")
+    shutil.copytree(other.path, snapshot.path)
+    said = refused(run)
+    assert said.startswith(SnapshotMismatch.__name__)
+    assert other.hash[:16] in said
+    shutil.rmtree(snapshot.path)
+    assert refused(run).startswith(InputError.__name__)
+
+
+@pytest.mark.parametrize("lost", ["model/model.safetensors", "model/names/config.json", "config.toml"])
+def test_a_run_that_lost_a_file_is_refused_in_one_line(lost: str, finetuned: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finetuned, run, ignore=shutil.ignore_patterns("jobs"))
+    (run / lost).unlink()
+    refused(run)

@@ -1,0 +1,397 @@
+"""A run can be cut off, gone on with and repeated, and its arms differ in their knowledge alone."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from kg.errors import ConfigError, InputError
+from kg.local_server import Address
+from kg.settings import Settings
+from kg.snapshot import Snapshot
+from models.data import read_task
+from models.kgbert import KGBertForSequenceClassification
+from models.recipe import ARMS, Recipe, load_recipe
+from models.run import Run, data_hash
+from models.stages.arms import arm_table, build_model
+from models.stages.finetune import train_task
+from models.stages.jobs import Job, run_jobs
+from models.stages.pretrain import corpus, pretrained_arms
+from models.train_kgbert import main
+from models.trainer import Passes
+from tests.models.tiny import tiny_base
+from tests.models.tiny_run import recipe
+
+pytestmark = pytest.mark.neo4j
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, server: Address) -> Path:
+    """Holds a recipe, its data and its base model."""
+    made = tmp_path_factory.mktemp("stages")
+    recipe(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    """The run folder of all stages with all arms."""
+    assert main([str(folder / "tiny.toml"), "--run", str(folder / "whole")]) == 0
+    return folder / "whole"
+
+
+def copy_of(run: Path, to: Path, *, without: tuple[str, ...] = (), stages: tuple[str, ...] = ()) -> Path:
+    """A run folder that has only finished ``stages``."""
+    shutil.copytree(run, to)
+    for name in without:
+        shutil.rmtree(to / name) if (to / name).is_dir() else (to / name).unlink()
+    manifest = json.loads((to / "manifest.json").read_text(encoding="utf-8"))
+    manifest["stages"] = {name: manifest["stages"][name] for name in stages}
+    (to / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return to
+
+
+def scores(run: Path) -> Any:
+    """``metrics.json`` and what each training left, without what a clock says."""
+    read = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    for task in read["tasks"].values():
+        for arm in task["arms"].values():
+            del arm["seconds"]
+    for arm in read["pretrain"].values():
+        del arm["seconds"]
+    for file in trained(run):
+        read[file] = json.loads((run / file).read_text(encoding="utf-8"))
+        del read[file]["seconds"]
+    return read
+
+
+def trained(run: Path) -> dict[str, int]:
+    """When each training ended."""
+    return {str(file.relative_to(run)): file.stat().st_mtime_ns for file in run.rglob("result.json")}
+
+
+def command(*arguments: str, env: Mapping[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "models.train_kgbert", *arguments],
+        env={**env, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "dumb"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_run_folder_holds_all_that_was_made_and_all_it_was_made_from(whole: Path, folder: Path) -> None:
+    assert load_recipe(str(whole / "config.toml")) == load_recipe(str(folder / "tiny.toml"))
+    manifest = json.loads((whole / "manifest.json").read_text(encoding="utf-8"))
+    assert list(manifest["stages"]) == ["evaluate", "finetune", "gnn", "pretrain"]
+    assert manifest["packages"]["torch"] == torch.__version__.split("+")[0]
+    files = ("graph.ttl", "sentences.jsonl", "corpus.txt")
+    assert manifest["data"] == {str(folder / name): data_hash(folder / name) for name in files}
+    snapshot = Snapshot.load(whole / manifest["snapshot"]["path"])
+    assert manifest["snapshot"]["hash"] == snapshot.hash
+    assert manifest["coverage"]["kind"]["texts_linked"] == 1.0
+    tasks = json.loads((whole / "metrics.json").read_text(encoding="utf-8"))["tasks"]
+    assert {name: set(task["arms"]) for name, task in tasks.items()} == {
+        "kind": {*ARMS, "tf-idf"},
+        "names": set(ARMS),
+    }
+    assert {file.name for file in (whole / "plots").iterdir()} >= {"scores.png", "kind-loss.png", "names-loss.png"}
+    assert (whole / "model" / "model.safetensors").is_file()
+    assert (whole / "model" / "names" / "model.safetensors").is_file()
+    assert (whole / "README.md").read_text(encoding="utf-8").startswith("# tiny: a fused model")
+    left = [str(path.relative_to(whole)) for path in whole.rglob("*")]
+    assert not [path for path in left if path.endswith(".part") or "checkpoint" in path]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_finished_trains_nothing_when_it_is_started_again(whole: Path, folder: Path) -> None:
+    before, said = trained(whole), (whole / "metrics.json").read_bytes()
+    weights = (whole / "model" / "model.safetensors").stat().st_mtime_ns
+    assert len(before) == 3 + 2 * 3
+    started = time.monotonic()
+    assert main([str(folder / "tiny.toml"), "--run", str(whole)]) == 0
+    assert time.monotonic() - started < 20
+    assert trained(whole) == before
+    assert (whole / "metrics.json").read_bytes() == said
+    assert (whole / "model" / "model.safetensors").stat().st_mtime_ns == weights
+
+
+@pytest.mark.slow
+def test_the_stages_one_by_one_do_what_all_do(whole: Path, folder: Path, tmp_path: Path) -> None:
+    made = {
+        "gnn": "table/entity_table.json",
+        "pretrain": "pretrain/shuffled/model/model.safetensors",
+        "finetune": "model/model.safetensors",
+        "evaluate": "metrics.json",
+    }
+    run = tmp_path / "run"
+    for number, (stage, file) in enumerate(made.items()):
+        assert not (run / file).exists()
+        assert main([stage, str(folder / "tiny.toml"), "--run", str(run)]) == 0
+        assert (run / file).is_file()
+        manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+        assert set(manifest["stages"]) == set(list(made)[: number + 1])
+    assert scores(run) == scores(whole)
+
+
+@pytest.mark.slow
+def test_seeds_and_arms_that_come_later_are_trained_as_if_they_had_been_there(whole: Path, folder: Path) -> None:
+    run = folder / "later"
+    assert main([str(folder / "tiny.toml"), "--run", str(run), "--arms", "plain"]) == 0
+    assert set(scores(run)["tasks"]["kind"]["arms"]) == {"plain", "tf-idf"}
+    before = trained(run)
+    assert main([str(folder / "tiny.toml"), "--run", str(run)]) == 0
+    assert {file: time for file, time in trained(run).items() if file in before} == before
+    assert scores(run) == scores(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", ["pretrain/*/train/checkpoint-*", "jobs/*/train/checkpoint-*"])
+def test_a_run_that_is_killed_and_started_again_ends_as_an_uninterrupted_one(
+    after: str, whole: Path, folder: Path, tmp_path: Path, cli_env: dict[str, str]
+) -> None:
+    done = ("gnn",) if after.startswith("pretrain") else ("gnn", "pretrain")
+    lost = ("jobs", "model", "metrics.json", "plots", "README.md") + (("pretrain",) if len(done) == 1 else ())
+    run = copy_of(whole, tmp_path / "run", without=lost, stages=done)
+    arguments = (str(folder / "tiny.toml"), "--run", str(run))
+    process = command(*arguments, env=cli_env)
+    try:
+        end = time.monotonic() + 120
+        while not list(run.glob(after)) and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        children = psutil.Process(process.pid).children(recursive=True)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (run / "metrics.json").exists()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []  # nobody trains on
+    assert main(list(arguments)) == 0
+    assert scores(run) == scores(whole)
+
+
+@pytest.fixture
+def unused_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is there: whatever needs one fails in another way."""
+    monkeypatch.setenv("NEO4J_URI", "bolt://127.0.0.1:1")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(list(arguments)) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    return output.err
+
+
+@pytest.mark.usefixtures("unused_server")
+def test_what_cannot_be_run_is_refused_in_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, run = str(folder / "tiny.toml"), ("--run", str(tmp_path / "run"))
+    assert "There is no recipe 'finanse'" in refused(capsys, "finanse", *run)
+    assert "There is no recipe 'finanse'" in refused(capsys, "evaluate", "finanse", *run)
+    assert "seeds is 0" in refused(capsys, file, *run, "--seeds", "0")
+    assert "seeds is -1" in refused(capsys, file, *run, "--seeds", "-1")
+    assert "each once" in refused(capsys, file, *run, "--arms", "fused", "fused")
+    assert "one or more" in refused(capsys, file, *run, "--arms")
+    assert not (tmp_path / "run").exists()
+    for name, key in (("graph", "paths = ["), ("sentences", "path = "), ("corpus", "corpus = [")):
+        changed = tmp_path / f"{name}.toml"
+        text = Path(file).read_text(encoding="utf-8")
+        changed.write_text(text.replace(f"{folder}/{name}.", f"{folder}/no-{name}."), encoding="utf-8")
+        assert key in changed.read_text(encoding="utf-8")
+        said = refused(capsys, str(changed), "--run", str(tmp_path / name))
+        assert f"no-{name}." in said
+        assert "is in none of them" in said
+
+
+@pytest.mark.parametrize("arms", [("mixed",), ("plain", "mixed")])
+def test_an_arm_that_does_not_exist_is_refused(
+    arms: tuple[str, ...], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(folder / "tiny.toml"), "--run", str(tmp_path / "run"), "--arms", *arms]
+    with pytest.raises(SystemExit) as ended:  # the command line itself says which there are
+        main(arguments)
+    assert ended.value.code == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Traceback" not in output.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('name = "names"', 'name = "kind"', "tasks need names of their own"),
+        ('name = "names"', 'name = "../names"', "tasks need names of their own"),
+        ("seeds = 1", "seeds = 0", "seeds is 0"),
+        ("seeds = 1", 'seeds = 1\narms = ["plain", "plain"]', "each once"),
+        ("seeds = 1", "seeds = 1\narms = []", "one or more"),
+    ],
+)
+def test_a_recipe_that_cannot_be_run_is_refused_when_it_is_read(old: str, new: str, said: str, folder: Path) -> None:
+    file = folder / "changed.toml"
+    file.write_text((folder / "tiny.toml").read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_recipe(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_that_is_tested_is_pretrained_on(folder: Path, tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run", load_recipe(str(folder / "tiny.toml")))
+    texts = corpus(run, Settings(home=tmp_path))
+    splits = read_task("sample_desks", folder / "sentences.jsonl")
+    tested = {example.text for example in (*splits.validation, *splits.test)}
+    lines = (folder / "corpus.txt").read_text(encoding="utf-8").splitlines()
+    assert tested & set(lines)  # the corpus would bring some in
+    assert not tested & set(texts)
+    assert set(texts) == {example.text for example in splits.train} | (set(lines) - tested)
+    assert len(set(texts)) == len(texts)
+
+
+def test_a_corpus_without_texts_is_refused(folder: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "sentences.jsonl").read_text(encoding="utf-8").splitlines()]
+    short = tmp_path / "sentences.jsonl"
+    short.write_text("".join(json.dumps({**row, "text": "Acme Bank.", "entities": []}) + "\n" for row in rows))
+    text = (folder / "tiny.toml").read_text(encoding="utf-8").replace(str(folder / "sentences.jsonl"), str(short))
+    file = tmp_path / "short.toml"
+    file.write_text(text.replace(f'corpus = ["{folder / "corpus.txt"}"]', "corpus = []"), encoding="utf-8")
+    run = Run.open(tmp_path / "run", load_recipe(str(file)))
+    with pytest.raises(ConfigError, match="no texts to pretrain on"):
+        corpus(run, Settings(home=tmp_path))
+
+
+def test_the_arm_that_is_served_is_always_pretrained(folder: Path) -> None:
+    read = load_recipe(str(folder / "tiny.toml"))
+    assert pretrained_arms(read) == ARMS
+    assert pretrained_arms(read.with_overrides(seeds=None, arms=("plain",))) == ("plain", "fused")
+
+
+def started(run: Path, arm: Any, *, seed: int = 0) -> tuple[torch.nn.Module, Recipe]:
+    read = load_recipe(str(run / "config.toml"))
+    model = build_model(
+        read,
+        arm_table(run, arm),
+        auto_class=AutoModelForSequenceClassification,
+        kgbert_class=KGBertForSequenceClassification,
+        seed=seed,
+        warm_start=None,
+        training=read.tasks[0].training,
+        num_labels=2,
+    )
+    return model, read
+
+
+def test_the_arms_start_with_the_same_weights(finetuned: Path) -> None:
+    def shared(model: torch.nn.Module) -> dict[str, Tensor]:
+        """Weights that every arm has, by the name that the plain model gives them."""
+        named = {
+            name.removeprefix("model.").replace(".block.", "."): value for name, value in model.state_dict().items()
+        }
+        return {name: value for name, value in named.items() if "knowledge_attention" not in name}
+
+    plain, fused, shuffled = (started(finetuned, arm)[0] for arm in ARMS)
+    expected = shared(plain)
+    assert "classifier.weight" in expected
+    for model in (fused, shuffled):
+        assert expected.keys() == shared(model).keys()
+        assert all(torch.equal(value, shared(model)[name]) for name, value in expected.items())
+    one, other = fused.state_dict(), shuffled.state_dict()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    tables = [next(value for name, value in m.named_buffers() if name.endswith(".table")) for m in (fused, shuffled)]
+    assert not torch.equal(*tables)
+    assert torch.equal(tables[0].sort(0).values, tables[1].sort(0).values)  # the same vectors, at other entities
+    again = shared(started(finetuned, "plain", seed=1)[0])
+    assert not torch.equal(again["classifier.weight"], expected["classifier.weight"])
+
+
+@pytest.mark.parametrize("arm", ["plain", "fused"])
+def test_a_base_that_brings_the_head_of_another_task_gets_a_fresh_one(
+    arm: Any, finetuned: Path, tmp_path: Path
+) -> None:
+    base = tiny_base(tmp_path, num_labels=3)
+    read = load_recipe(str(finetuned / "config.toml"))
+    heads = []
+    for seed in (0, 0, 1):
+        model = build_model(
+            dataclasses.replace(read, base=base),
+            arm_table(finetuned, arm),
+            auto_class=AutoModelForSequenceClassification,
+            kgbert_class=KGBertForSequenceClassification,
+            seed=seed,
+            warm_start=None,
+            training=read.tasks[0].training,
+            num_labels=5,
+        )
+        heads.append(next(value for name, value in model.state_dict().items() if name.endswith("classifier.weight")))
+    assert heads[0].shape[0] == 5
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_the_arms_see_the_same_examples_in_the_same_order(
+    finetuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[Any]] = {arm: [] for arm in ARMS}
+    current = ""
+    take = Passes.__getitem__
+
+    def watched(passes: Passes, position: int) -> dict[str, Any]:
+        feature = take(passes, position)
+        seen[current].append((position, feature["input_ids"], feature["labels"], feature["token_mentions"]))
+        return feature
+
+    monkeypatch.setattr(Passes, "__getitem__", watched)
+    read = load_recipe(str(finetuned / "config.toml"))
+    manifest = json.loads((finetuned / "manifest.json").read_text(encoding="utf-8"))
+    task = read.tasks[0].__class__(
+        **{
+            **vars(read.tasks[0]),
+            "training": read.tasks[0].training.__class__(max_steps=6, batch_size=8, max_length=48),
+        }
+    )
+    results = {}
+    for current in ARMS:
+        results[current] = train_task(
+            finetuned,
+            tmp_path / current,
+            lambda share: None,
+            recipe=read,
+            snapshot=manifest["snapshot"]["path"],
+            task=task,
+            path=Path(task.path),
+            arm=current,
+            seed=0,
+        )
+    assert len(seen["plain"]) == 48
+    assert seen["plain"] == seen["fused"] == seen["shuffled"]
+    first, last = ([results[arm]["losses"][step] for arm in ("fused", "shuffled")] for step in (0, -1))
+    assert first[0] == first[1]  # before the gates open, no knowledge is let in
+    assert last[0] != last[1]
+
+
+def _no_table(run_path: Path, folder: Path, report: Any) -> dict[str, Any]:
+    return {"table": arm_table(run_path, "fused")}
+
+
+def test_a_failure_in_a_training_is_the_failure_of_the_run(tmp_path: Path, folder: Path) -> None:
+    run = Run.open(tmp_path / "run", load_recipe(str(folder / "tiny.toml")))
+    job = Job(name="bad", folder=tmp_path / "bad", work=_no_table, arguments={})
+    with pytest.raises(InputError, match=f"{tmp_path}/run/table: holds no entity table"):
+        run_jobs(run, [job])
