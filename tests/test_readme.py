@@ -21,6 +21,7 @@ RUN_ELSEWHERE = {
     "curl": "tests/models/test_serve.py",
     "python -m ingest load fibo": "tests/ingest/test_fibo_real.py",
     "python -m ingest load umls": "tests/ingest/test_umls.py",
+    "python -m ingest load wikidata": "tests/ingest/test_wikidata.py",
 }
 SAME = ("python -m kg cypher", "python -m kg link", "python -m kg hash")
 """Commands whose output is the same everywhere."""
