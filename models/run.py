@@ -40,6 +40,7 @@ class Run:
             ConfigError: the folder belongs to another recipe, or is something else altogether.
         """
         config = _as_toml(asdict(recipe))
+        path = path.absolute()  # child processes print and compare paths of it
         file = path / "config.toml"
         if file.is_file() and _trained_by(file.read_text(encoding="utf-8")) != _trained_by(config):
             raise ConfigError(

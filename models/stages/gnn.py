@@ -58,7 +58,7 @@ def make_snapshot(run: Run, settings: Settings) -> Path:
     snapshot = Snapshot.load(printed.strip().splitlines()[-1])
     run.update_manifest(
         snapshot={
-            "path": str(snapshot.path.relative_to(run.path.absolute())),
+            "path": str(snapshot.path.relative_to(run.path)),
             "hash": snapshot.hash,
             "counts": snapshot.manifest["counts"],
             "sources": snapshot.manifest["sources"],

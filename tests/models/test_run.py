@@ -58,6 +58,13 @@ def test_a_run_says_what_made_it(tmp_path: Path) -> None:
     assert files(run.path) == ["config.toml", "manifest.json"]
 
 
+def test_a_run_named_from_the_working_folder_has_a_path_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Run.open(Path("runs/full"), recipe()).path == tmp_path / "runs" / "full"
+
+
 def test_a_run_goes_on_with_what_it_finished(tmp_path: Path) -> None:
     run = Run.open(tmp_path / "run", recipe())
     assert not run.done("gnn")
