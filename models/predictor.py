@@ -1,7 +1,7 @@
 """From a text to an answer with its links and its reasons, by the models of a finished run."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Reason:
     attention: float
     """Largest share that a token let in of it, over the fused layers; in [0, 1]."""
     facts: tuple[str, ...]
-    """What the graph says of the entity, a few triples."""
+    """What the graph says of the entity, a few of the triples that the model was told of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,17 @@ class Answer:
 class Predictor:
     """One task's fused model with the linker of its snapshot; any number of threads may ask it."""
 
-    def __init__(self, model: PreTrainedModel, encoder: KnowledgeEncoder, task: Task) -> None:
+    def __init__(
+        self, model: PreTrainedModel, encoder: KnowledgeEncoder, task: Task, *, banned: Collection[str] = ()
+    ) -> None:
+        """
+        Args:
+            banned: relations that the model was not told of; no facts of theirs are named as reasons.
+        """
         self.model, self.encoder, self.task = model.eval(), encoder, task
+        snapshot = encoder.linker.snapshot
+        told = [index for index, name in enumerate(snapshot.relations) if name not in banned]
+        self.triples = snapshot.triples[np.isin(snapshot.triples[:, 1], told)]
         names: dict[int, str] = model.config.id2label  # type: ignore[assignment]
         self.labels = tuple(names[index] for index in range(len(names)))
         self.collate = KnowledgeCollator(tokenizer=encoder.tokenizer)
@@ -166,7 +175,7 @@ class Predictor:
     def _facts(self, link: Link) -> tuple[str, ...]:
         snapshot = self.encoder.linker.snapshot
         entity = snapshot.index[str(link.id)]
-        triples = snapshot.triples
+        triples = self.triples
         about = triples[(triples[:, 0] == entity) | (triples[:, 2] == entity)]
         own_first = about[np.argsort(about[:, 0] != entity, kind="stable")][:MAX_FACTS]
         return tuple(f"{snapshot.names[h]} –{snapshot.relations[r]}→ {snapshot.names[t]}" for h, r, t in own_first)
@@ -202,7 +211,7 @@ def load_predictors(run: Path) -> dict[str, Predictor]:
         encoder = KnowledgeEncoder(
             load_tokenizer(str(folder)), linker, model.entity_table, max_length=task.training.max_length
         )
-        predictors[task.name] = Predictor(model, encoder, task)
+        predictors[task.name] = Predictor(model, encoder, task, banned=recipe.graph.ban_relations)
     return predictors
 
 
