@@ -122,9 +122,8 @@ class _Mapping:
     def __init__(self, statements: Statements, source: str, report: Report) -> None:
         self.source, self.report = source, report
         columns = [
-            statements.table[name].to_pylist()
-            for name in ("predicate", "object", "kind", "language", "datatype", "sid")
-        ]
+            statements.table[name].to_pylist() for name in ("predicate", "object", "kind", "language", "datatype")
+        ] + [[sid.hex() for sid in statements.table["sid"].to_pylist()]]
         self.about: dict[str, list[Statement]] = defaultdict(list)
         self.blank: dict[str, list[Statement]] = defaultdict(list)
         for subject, *rest in zip(statements.table["subject"].to_pylist(), *columns, strict=True):

@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
         ("kind", pa.string()),
         ("language", pa.string()),
         ("datatype", pa.string()),
-        ("sid", pa.string()),
+        ("sid", pa.binary(16)),
         ("file", pa.string()),
     ]
 )
@@ -143,7 +143,7 @@ def rows_of(triples: list[ox.Triple], file: str) -> Iterator[dict[str, Any]]:
         canonical = "\x1f".join(
             str(row[key] or "") for key in ("subject", "predicate", "kind", "object", "language", "datatype")
         )
-        yield {**row, "sid": _digest(canonical)}
+        yield {**row, "sid": bytes.fromhex(_digest(canonical))}
 
 
 def blank_names(triples: list[ox.Triple], file: str) -> dict[str, str]:

@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
@@ -26,6 +28,15 @@ class Statements:
     """Columns as ``ingest.parser.SCHEMA``; ``file`` is the first file that states it."""
     prefixes: dict[str, str]
     """Prefix → namespace, as the files declare them."""
+
+    @cached_property
+    def blank(self) -> pa.Table:
+        """What is said of anonymous nodes; small enough to be held at once."""
+        return self.table.filter(pc.starts_with(self.table["subject"], "_:"))
+
+    def parts(self) -> Iterator[pa.Table]:
+        """What is said of named resources, a piece at a time that fits memory; each is whole in one of them."""
+        yield self.table.filter(pc.invert(pc.starts_with(self.table["subject"], "_:")))
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
