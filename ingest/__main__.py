@@ -5,16 +5,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from kg import cli
 
+if TYPE_CHECKING:
+    from ingest.report import Report
+
+SHOWN = 5
+"""Rename candidates that are printed."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Load:
-    """Read a source and bring the graph to hold it; loading the same again changes nothing."""
+class _Reading:
+    """The options of all commands that read a source."""
 
     source: tyro.conf.Positional[str]
     """Which reader understands the input: fibo, umls, wikidata, rdf, obo or table."""
@@ -42,26 +48,25 @@ class Load:
     """Of wikidata, only the entities in this file, an id a line, and what they refer to; may be given again."""
     report: Path | None = None
     """Write the load report to this file, too."""
-    transactional: bool = True
-    """Write through transactions into the running server (the only way so far)."""
 
-    def run(self) -> None:
-        from ingest.run import load_source
-
-        report = load_source(
-            self.source,
-            self.paths,
-            source_id=self.source_id,
-            prefix=self.prefix,
-            release=self.release,
-            sab=self.sab,
-            languages=self.languages,
-            attributes=self.attributes,
-            also=self.also,
-            classes=self.classes,
-            properties=self.properties,
-            ids=self.ids,
+    def how(self) -> dict[str, Any]:
+        """The options as ``ingest.run`` takes them."""
+        names = (
+            "source_id",
+            "prefix",
+            "release",
+            "sab",
+            "languages",
+            "attributes",
+            "also",
+            "classes",
+            "properties",
+            "ids",
         )
+        return {name: getattr(self, name) for name in names}
+
+    def show(self, report: "Report") -> None:
+        """Print what a load did, and save it where ``--report`` says."""
         if self.report is not None:
             report.save(self.report)
         said = report.as_json()
@@ -80,8 +85,55 @@ class Load:
             print(f"  licence: {report.licence}")
         for note in report.notes:
             print(f"  note: {note if len(note) < 300 else note[:300] + ' …'}")
+        for what, counts in report.changes.items():
+            if what == "rename_candidates":
+                for pair in counts[:SHOWN]:
+                    print(f"  renamed? {pair['name']}: {pair['iri']} → {pair['new_iri']}")
+                if len(counts) > SHOWN:
+                    print(f"  renamed? {len(counts) - SHOWN:,} more (all of them in --report)")
+            else:
+                print(f"  {what}: {', '.join(f'{number:,} {how}' for how, number in counts.items())}")
         written = ", ".join(f"{count:,} {what}" for what, count in said["written"].items())
-        print(f"  written: {written}; {said['seconds']} s, {said['cpu_seconds']} CPU-s, {said['peak_rss_mb']} MB")
+        removed = "".join(f", {count:,} {what} removed" for what, count in said["removed"].items() if count)
+        print(
+            f"  written: {written}{removed}; {said['seconds']} s, {said['cpu_seconds']} CPU-s, {said['peak_rss_mb']} MB"
+        )
+        if report.snapshot:
+            print(f"  snapshot: {report.snapshot}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load(_Reading):
+    """Read a source and bring the graph to hold it; loading the same again changes nothing."""
+
+    transactional: bool = True
+    """Write through transactions into the running server (the only way so far)."""
+
+    def run(self) -> None:
+        from ingest.run import load_source
+
+        self.show(load_source(self.source, self.paths, **self.how()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refresh(_Reading):
+    """Bring the graph to the next release of a source, as if that alone had been loaded, and make a new snapshot.
+
+    Entities that are gone become tombstones: deprecated, without relationships, in no snapshot.
+    """
+
+    dry_run: bool = False
+    """Say what would change and change nothing."""
+    prune: bool = False
+    """Delete what is gone, and the tombstones of earlier releases."""
+    force: bool = False
+    """Take a release that has lost more than a fifth of its entities."""
+
+    def run(self) -> None:
+        from ingest.run import refresh_source
+
+        own = {"dry_run": self.dry_run, "prune": self.prune, "force": self.force}
+        self.show(refresh_source(self.source, self.paths, **own, **self.how()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +144,12 @@ class Status:
     """Print JSON."""
 
     def run(self) -> None:
-        from ingest.load import READ_SOURCES
+        from ingest.load import read_sources
         from kg.settings import Settings
         from kg.store import open_store
 
         with open_store(Settings.from_env()) as store:
-            sources = sorted(store.read(READ_SOURCES), key=lambda row: str(row["id"]))
+            sources = [row for _, row in sorted(read_sources(store).items())]
         if self.json:
             print(json.dumps(sources))
             return
@@ -108,7 +160,7 @@ class Status:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run("python -m ingest", [Load, Status], argv)
+    return cli.run("python -m ingest", [Load, Refresh, Status], argv)
 
 
 if __name__ == "__main__":

@@ -1,45 +1,47 @@
-"""Entities and triples into Neo4j: work out what is missing or changed, and write exactly that.
+"""A release into Neo4j: exactly the difference to what the graph holds of that source, and nothing else.
 
 Nothing is merged by the server: ``MERGE`` of relationships was measured at 40 times the cost of ``CREATE``. Since what
 to write is the difference to what is there, a load that was interrupted is simply run again, and one that was finished
-writes nothing.
+writes nothing. A difference that is small enough is one transaction, so readers never see a part of it.
 """
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from itertools import islice, zip_longest
-from typing import Any, TypeVar
+from itertools import islice
+from typing import Any, TypeAlias, TypeVar
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from ingest.claims import GONE, claim_of, claims_of, node_of
+from ingest.difference import NOTHING, Difference, held_by_release, held_in_graph, rows_where
+from ingest.release import Release
 from ingest.report import Report
 from kg.errors import StoreFailed
-from kg.schema import KINDS, ensure_schema, quote_name, source_label
+from kg.schema import ensure_schema, quote_name
 from kg.store import CommitUnknown, GraphStore, WriteTransaction
-from kg.types import Entity, Triple
 
 T = TypeVar("T")
+_Node: TypeAlias = tuple[frozenset[str], frozenset[str], dict[str, Any]]
+"""Labels before, labels, properties."""
 BATCH = 5000
+ATOMIC = 20_000
+"""Rows up to which a difference is written in one transaction; the memory of one is a quarter of the server's heap."""
 RETRIES = 3
 
-KNOWN_IRIS = "MATCH (e:Entity) WHERE e.iri IN $iris RETURN collect([e.iri, e.id]) AS rows"
-KNOWN_IDS = "MATCH (e:Entity) WHERE e.id IN $ids RETURN collect([e.id, e.iri]) AS rows"
-KNOWN_ENTITIES = """
-MATCH (e:Entity) WHERE e.id IN $ids
-RETURN collect([e.id, labels(e), e.sources, e.hashes]) AS rows
-"""
+KNOWN = "MATCH (e:Entity) WHERE e.iri IN $iris OR e.id IN $ids RETURN collect([e.iri, e.id, e.sources]) AS rows"
+READ_NODES = "MATCH (e:Entity) WHERE e.id IN $ids RETURN collect([e.id, labels(e), properties(e)]) AS rows"
 KNOWN_RELATIONSHIPS = """
-MATCH (h:Entity)-[r]->() WHERE h.id IN $heads
-RETURN collect([r.sid, r.sources]) AS rows
+MATCH (h:Entity)-[r]->() WHERE h.id IN $heads RETURN collect([r.sid + ' ' + type(r), r.sources]) AS rows
 """
-REPLACE_ENTITIES = """
-UNWIND $rows AS row MATCH (e:Entity {id: row.id}) SET e = row.properties
-"""
+REPLACE_NODES = "UNWIND $rows AS row MATCH (e:Entity {id: row.id}) SET e = row"
+RENAME_NODES = "UNWIND $rows AS row MATCH (e:Entity {iri: row[0]}) SET e.id = row[1]"
+DELETE_NODES = "MATCH (e:Entity) WHERE e.id IN $ids DETACH DELETE e"
 CREATE_RELATIONSHIPS = """
 UNWIND $rows AS row
 MATCH (h:Entity {id: row.head}) MATCH (t:Entity {id: row.tail})
@@ -50,276 +52,358 @@ UNWIND $rows AS row
 MATCH (h:Entity {{id: row.head}}) MATCH (t:Entity {{id: row.tail}})
 CREATE (h)-[r:{relation}]->(t) SET r = row.properties
 """
-ADD_SOURCE_TO_RELATIONSHIPS = """
-UNWIND $rows AS row
-MATCH (:Entity {id: row.head})-[r]->() WHERE r.sid = row.sid SET r.sources = row.sources
+SET_SOURCES = """
+UNWIND $rows AS row MATCH (:Entity {id: row.head})-[r]->() WHERE r.sid + ' ' + type(r) = row.key
+SET r.sources = row.sources
 """
-READ_ENTITIES = "MATCH (e:Entity) WHERE e.id IN $ids RETURN collect([e.id, properties(e)]) AS rows"
+DELETE_RELATIONSHIPS = """
+UNWIND $rows AS row MATCH (:Entity {id: row.head})-[r]->()
+WHERE r.sid + ' ' + type(r) IN row.keys AND r.sources = [$source] DELETE r
+"""
+LEAVE_RELATIONSHIPS = """
+UNWIND $rows AS row MATCH (:Entity {id: row.head})-[r]->() WHERE r.sid + ' ' + type(r) IN row.keys
+SET r.sources = [name IN r.sources WHERE name <> $source]
+"""
+OLD_TOMBSTONES = "MATCH (e:Tombstone) WHERE e.gone_from = $source RETURN collect(e.id) AS ids"
+BEGIN_SOURCE = "MERGE (s:Source {id: $id}) SET s.exact = false"
 RECORD_SOURCE = """
 MERGE (s:Source {id: $id})
-SET s.release = $release, s.sha256 = $sha256, s.licence = $licence, s.loaded_at = $loaded_at
+SET s.release = $release, s.sha256 = $sha256, s.licence = $licence, s.exact = $exact, s.loaded_at = $loaded_at
 """
 READ_SOURCES = """
 MATCH (s:Source)
-RETURN s.id AS id, s.release AS release, s.sha256 AS sha256, s.licence AS licence, s.loaded_at AS loaded_at
+RETURN s.id AS id, s.release AS release, s.sha256 AS sha256, s.licence AS licence, s.loaded_at AS loaded_at,
+       s.exact AS exact
 """
+COUNT_ENTITIES = "MATCH (e:Entity) RETURN count(e) AS number"
+COUNT_TOMBSTONES = "MATCH (e:Tombstone) RETURN count(e) AS number"
 
 
-def load(store: GraphStore, source: str, items: Iterable[Entity | Triple], report: Report) -> None:
-    """Bring the graph to hold ``items``; nothing is taken away (that is what a refresh is for).
+def load(
+    store: GraphStore,
+    release: Release,
+    report: Report,
+    *,
+    difference: Difference | None = None,
+    previous: Release | None = None,
+    remove: bool = False,
+    prune: bool = False,
+) -> None:
+    """Bring the graph to hold ``release``.
+
+    Args:
+        difference: to what the graph holds, where it has been worked out already.
+        previous: what was loaded before, if it is at hand; saves reading the graph where that says it holds just this.
+        remove: take away what the source no longer asserts, as a refresh does; otherwise it stays.
+        prune: delete the nodes that nobody asserts any more, instead of leaving tombstones.
 
     Raises:
         StoreFailed: the connection broke in the middle of a commit again and again.
     """
-    entities: list[Entity] = []
-    triples: list[Triple] = []
-    for item in items:
-        if isinstance(item, Entity):
-            entities.append(item)
-        else:
-            triples.append(item)
-    check_kinds(entities)
     ensure_schema(store)
-    entities, triples = with_ids_of_graph(store, entities, triples)
     for _ in range(RETRIES):
         try:
-            _write_difference(store, source, entities, triples, report)
-            record_source(store, source, entities, triples, report)
+            difference = difference or find_difference(store, release, previous)
+            _Writer(store, difference, report, remove=remove, prune=prune).write()
             return
         except CommitUnknown:
-            continue  # the difference, worked out anew, knows whether that commit happened
+            difference = previous = None  # worked out anew from the graph, it knows whether that commit happened
     raise StoreFailed(f"The connection to Neo4j broke {RETRIES} times while committing; check its log and run again.")
 
 
-def with_ids_of_graph(
-    store: GraphStore, entities: Sequence[Entity], triples: Sequence[Triple]
-) -> tuple[list[Entity], list[Triple]]:
-    """The same under the ids that their IRIs have in the graph, since each source declares prefixes of its own.
-
-    Where an id belongs to another IRI already, the IRI itself is the id.
-    """
-    renamed: dict[str, str] = {}
-    for batch in _batches(entities, BATCH):
-        ids = dict(store.read(KNOWN_IRIS, iris=[entity.iri for entity in batch])[0]["rows"])
-        iris = dict(store.read(KNOWN_IDS, ids=[entity.id for entity in batch])[0]["rows"])
-        for entity in batch:
-            if ids.get(entity.iri, entity.id) != entity.id:
-                renamed[entity.id] = ids[entity.iri]
-            elif iris.get(entity.id, entity.iri) != entity.iri:
-                renamed[entity.id] = entity.iri
-    if not renamed:
-        return list(entities), list(triples)
-    return [replace(entity, id=renamed.get(entity.id, entity.id)) for entity in entities], [
-        replace(triple, head=renamed.get(triple.head, triple.head), tail=renamed.get(triple.tail, triple.tail))
-        for triple in triples
-    ]
+def find_difference(store: GraphStore, release: Release, previous: Release | None = None) -> Difference:
+    """Between ``release`` and what the graph holds of its source."""
+    sources = read_sources(store)
+    said = sources.get(release.source)
+    if said is None:
+        return Difference(release, NOTHING)
+    known = previous is not None and said["exact"] and said["sha256"] == previous.sha256 and len(sources) == 1
+    if known and previous is not None and _num_asserted(store) == previous.num_nodes:
+        return Difference(release, held_by_release(previous))
+    return Difference(release, held_in_graph(store, release.source))
 
 
-def check_kinds(entities: Iterable[Entity]) -> None:
-    """A kind outside the fixed list is a mistake of a source module, found before anything is written."""
-    for entity in entities:
-        unknown = set(entity.kinds) - KINDS
-        if unknown:
-            raise ValueError(f"{entity.id}: unknown kinds {sorted(unknown)}")
+def read_sources(store: GraphStore) -> dict[str, dict[str, Any]]:
+    """What was loaded, by id."""
+    return {row["id"]: row for row in store.read(READ_SOURCES)}
 
 
-def record_source(
-    store: GraphStore, source: str, entities: Sequence[Entity], triples: Sequence[Triple], report: Report
-) -> None:
-    """Write the ``:Source`` node unless it says the same already."""
-    digest = hashlib.sha256()
-    for row in sorted([content_hash(entity) for entity in entities] + [triple.sid for triple in triples]):
-        digest.update(row.encode())
-    known = {row["id"]: row for row in store.read(READ_SOURCES)}.get(source)
-    said = (report.release, digest.hexdigest(), report.licence or None)
-    if known and (known["release"], known["sha256"], known["licence"]) == said:
-        return
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    store.write(RECORD_SOURCE, id=source, release=said[0], sha256=said[1], licence=said[2], loaded_at=now)
+class _Writer:
+    """Writes one difference."""
 
+    def __init__(self, store: GraphStore, difference: Difference, report: Report, *, remove: bool, prune: bool) -> None:
+        self.store, self.difference, self.report = store, difference, report
+        self.release, self.source = difference.release, difference.release.source
+        self.remove, self.prune = remove, prune
+        self.sources = read_sources(store)
+        self.alone = self.sources.keys() <= {self.source} and _num_asserted(store) == difference.held.nodes.num_rows
+        """No node is another source's, so what is new to this source is new to the graph."""
+        self.called: dict[str, str] = {}
+        """Id in the release → id in the graph, where it is another one."""
+        self.there: set[str] = set()
+        """Ids in the graph of nodes that are new to this source and not to the graph."""
+        self.renamed: dict[str, str] = {}
+        """IRI → new id, of nodes in the graph."""
+        self.transaction: WriteTransaction | None = None
+        """The only one, when the difference is small."""
 
-def _write_difference(
-    store: GraphStore, source: str, entities: Sequence[Entity], triples: Sequence[Triple], report: Report
-) -> None:
-    columns = (TextColumn("{task.description:14}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("entities", total=len(entities))
-        for batch in _batches(entities, BATCH):
-            with store.transaction() as transaction:
-                _write_entities(transaction, source, batch, report)
-            progress.advance(bar, len(batch))
-        bar = progress.add_task("relationships", total=len(triples))
-        dynamic = store.dynamic_types_work
-        for part in _batches(sorted(triples, key=lambda triple: triple.head), BATCH):
-            with store.transaction() as transaction:
-                _write_triples(transaction, source, part, report, dynamic=dynamic)
-            progress.advance(bar, len(part))
-
-
-def _write_entities(transaction: WriteTransaction, source: str, batch: Sequence[Entity], report: Report) -> None:
-    ids = [entity.id for entity in batch]
-    known = {row[0]: row[1:] for row in transaction.rows(KNOWN_ENTITIES, ids=ids)[0]["rows"]}
-    fresh: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    changed: list[Entity] = []
-    for entity in batch:
-        if entity.id not in known:
-            fresh[labels_of(entity)].append(node_properties(entity))
-        else:
-            _, sources, hashes = known[entity.id]
-            if dict(zip(sources, hashes, strict=True)).get(source) != content_hash(entity):
-                changed.append(entity)
-    for labels, rows in sorted(fresh.items()):
-        names = ":".join(quote_name(label) for label in labels)
-        counters = transaction.run(f"UNWIND $rows AS row CREATE (e:{names}) SET e = row", rows=rows)
-        report.written.update(nodes=counters["nodes_created"], properties=counters["properties_set"])
-    if changed:
-        _rewrite(transaction, source, changed, known, report)
-
-
-def _rewrite(
-    transaction: WriteTransaction, source: str, changed: Sequence[Entity], known: Mapping[str, Any], report: Report
-) -> None:
-    """Entities that are there with other content: this source's own before, or another source's."""
-    before = dict(transaction.rows(READ_ENTITIES, ids=[entity.id for entity in changed])[0]["rows"])
-    rows = []
-    relabelled: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = defaultdict(list)
-    for entity in changed:
-        labels = set(known[entity.id][0])
-        mine = dict(zip(before[entity.id]["sources"], before[entity.id]["hashes"], strict=True))
-        others = {name: digest for name, digest in mine.items() if name != source}
-        properties = node_properties(entity)
-        wanted = set(labels_of(entity))
-        if others:
-            properties, wanted = combine(before[entity.id], labels, entity, others)
-        rows.append({"id": entity.id, "properties": properties})
-        key = (tuple(sorted(labels - wanted)), tuple(sorted(wanted - labels)))
-        if any(key):
-            relabelled[key].append(entity.id)
-    counters = transaction.run(REPLACE_ENTITIES, rows=rows)
-    report.written.update(nodes=len(rows), properties=counters["properties_set"])
-    for (gone, new), ids in sorted(relabelled.items()):
-        clauses = [f"SET e:{':'.join(map(quote_name, new))}"] if new else []
-        clauses += [f"REMOVE e:{':'.join(map(quote_name, gone))}"] if gone else []
-        transaction.run(f"MATCH (e:Entity) WHERE e.id IN $ids {' '.join(clauses)}", ids=ids)
-
-
-def combine(
-    before: Mapping[str, Any], labels: set[str], entity: Entity, others: Mapping[str, str]
-) -> tuple[dict[str, Any], set[str]]:
-    """Properties and labels of a node that several sources speak of.
-
-    A source that only refers to it adds itself; one that describes what others only refer to gives the description;
-    where two describe it, lists are joined and single values stay as they are.
-    """
-    mine = node_properties(entity)
-    wanted = labels | set(labels_of(entity))
-    joined: dict[str, Any] = dict(before)
-    if entity.kinds == ("Stub",):
-        wanted = labels | {source_label(entity.source)}
-    elif all(digest == stub_hash(entity) for digest in others.values()):
-        joined = mine
-        wanted = {*labels_of(entity), *map(source_label, others)}
-    else:
-        joined = {**mine, **before}
-        both = [("definitions",), ("tail",), ("names", "name_kinds", "name_origins")]
-        for keys in both:
-            rows: dict[tuple[str, ...], tuple[str, ...]] = {}
-            for side in (before, mine):
-                for row in zip_longest(*(side.get(key, []) for key in keys), fillvalue=""):  # origins may be absent
-                    rows[row[:2]] = max(rows.get(row[:2], row), row)
-            for position, key in enumerate(keys):
-                joined[key] = [row[position] for row in rows.values()]
-        if not any(joined["name_origins"]):
-            del joined["name_origins"]
-    claims = {**others, entity.source: content_hash(entity)}
-    joined["sources"] = sorted(claims)
-    joined["hashes"] = [claims[name] for name in sorted(claims)]
-    return joined, wanted
-
-
-def _write_triples(
-    transaction: WriteTransaction, source: str, batch: Sequence[Triple], report: Report, *, dynamic: bool
-) -> None:
-    heads = sorted({triple.head for triple in batch})
-    known = dict(transaction.rows(KNOWN_RELATIONSHIPS, heads=heads)[0]["rows"])
-    fresh = [triple for triple in batch if triple.sid not in known]
-    shared = [triple for triple in batch if triple.sid in known and source not in known[triple.sid]]
-    rows = [
-        {
-            "head": triple.head,
-            "tail": triple.tail,
-            "relation": triple.relation,
-            "properties": {**triple.properties, "sid": triple.sid, "sources": [source]},
+    def write(self) -> None:
+        difference, manifest = self.difference, self.release.manifest
+        self._resolve()
+        num_rows = difference.num_written + len(self.renamed) + (difference.num_gone if self.remove else 0)
+        stays = 0 if self.remove else difference.num_gone
+        if stays:
+            self.report.notes.append(
+                f"{difference.gone.num_rows:,} entities and {difference.gone_edges.num_rows:,} relationships that an "
+                "earlier release gave stay; `python -m ingest refresh` takes them away"
+            )
+        said = {
+            "release": manifest.get("release", ""),
+            "sha256": self.release.sha256,
+            "licence": manifest.get("licence") or None,
+            "exact": not stays,
         }
-        for triple in fresh
-    ]
-    if dynamic:
-        counters = [transaction.run(CREATE_RELATIONSHIPS, rows=rows)] if rows else []
-    else:
-        by_type: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        old = self.store.read(OLD_TOMBSTONES, source=self.source)[0]["ids"] if self.prune else []
+        if not num_rows and not old and self.sources.get(self.source, {}).items() >= said.items():
+            return
+        atomic = num_rows <= ATOMIC
+        if not atomic:
+            self._run(BEGIN_SOURCE, id=self.source)
+        with self.store.transaction() if atomic else nullcontext() as self.transaction, _progress() as progress:
+            if self.remove:
+                self._take_away(progress)
+                self._run(DELETE_NODES, ids=old)
+            self._rename()
+            self._write_nodes(progress)
+            self._write_edges(progress)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            self._run(RECORD_SOURCE, id=self.source, loaded_at=now, **said)
+
+    @contextmanager
+    def _batch(self) -> Iterator[WriteTransaction]:
+        """The one transaction of a small difference, or one for this batch alone."""
+        with nullcontext(self.transaction) if self.transaction else self.store.transaction() as transaction:
+            yield transaction
+
+    def _run(self, query: str, **parameters: Any) -> None:
+        with self._batch() as transaction:
+            transaction.run(query, **parameters)
+
+    def _resolve(self) -> None:
+        """Settle the ids: nodes meet at their IRIs, since each source declares prefixes of its own.
+
+        A node that another source asserts, too, keeps its id. Where the id that a node is to have is another source's,
+        its IRI is its id; tombstones and nodes that go give way.
+        """
+        difference = self.difference
+        asked = difference.nodes.filter(pa.array(difference.added | difference.moved))
+        there: dict[str, tuple[str, Sequence[str]]] = {}
+        holders: dict[str, tuple[str, Sequence[str]]] = {}
+        if self.alone and not self.store.read(COUNT_TOMBSTONES)[0]["number"]:
+            rows = difference.held.nodes.filter(pc.is_in(difference.held.nodes["iri"], asked["iri"].combine_chunks()))
+            ours = [
+                (row["iri"], row["id"], [self.source]) for table in (rows, difference.gone) for row in table.to_pylist()
+            ]
+            found = [ours] if asked.num_rows else []
+        else:
+            found = [
+                self.store.read(KNOWN, iris=batch["iri"].to_pylist(), ids=batch["id"].to_pylist())[0]["rows"]
+                for batch in asked.to_batches(BATCH)
+            ]
+        for iri, entity_id, owners in (row for rows in found for row in rows):
+            there[iri], holders[entity_id] = (entity_id, owners), (iri, owners)
+        gone = set(difference.gone["iri"].to_pylist())
+        for iri, wanted in zip(asked["iri"].to_pylist(), asked["id"].to_pylist(), strict=True):
+            held, sources = there.get(iri, (None, ()))
+            if set(sources) - {self.source}:
+                final = held
+            else:
+                holder, owners = holders.get(wanted, (iri, ()))
+                stays = holder in gone and not self.remove
+                final = iri if set(owners) - {self.source} or (stays and holder != iri) else wanted
+                if holder != iri and final == wanted and (not owners or holder in gone) and not (self.prune and owners):
+                    self.renamed[holder] = holder
+            assert final is not None
+            if final != wanted:
+                self.called[wanted] = final
+            if held is not None and held != final:
+                self.renamed[iri] = final
+            if held is not None and self.source not in sources:
+                self.there.add(final)
+
+    def _take_away(self, progress: Progress) -> None:
+        """Relationships and nodes that the source asserts no longer."""
+        heads: dict[str, list[str]] = defaultdict(list)
+        for row in self.difference.gone_edges.to_pylist():
+            heads[row["head"]].append(f"{row['sid']} {row['relation']}")
+        rows = [{"head": head, "keys": keys} for head, keys in heads.items()]
+        for batch in _shown(progress, "relationships that go", _batches(rows, BATCH), len(rows)):
+            with self._batch() as transaction:
+                counters = transaction.run(DELETE_RELATIONSHIPS, rows=batch, source=self.source)
+                self.report.removed.update(relationships=counters["relationships_deleted"])
+                if not self.alone:
+                    transaction.run(LEAVE_RELATIONSHIPS, rows=batch, source=self.source)
+        ids = self.difference.gone["id"].to_pylist()
+        for part in _shown(progress, "entities that go", _batches(ids, BATCH), len(ids)):
+            with self._batch() as transaction:
+                self._leave(transaction, part)
+
+    def _leave(self, transaction: WriteTransaction, ids: Sequence[str]) -> None:
+        """Of nodes, the claim of this source; those that nobody claims then are deleted, or become tombstones."""
+        nodes: list[_Node] = []
+        deleted: list[str] = []
+        for entity_id, labels, properties in transaction.rows(READ_NODES, ids=ids)[0]["rows"]:
+            claims = claims_of(labels, properties)
+            claims.pop(self.source, None)
+            if claims:
+                nodes.append((frozenset(labels), *node_of(properties["iri"], entity_id, claims)))
+            elif self.prune:
+                deleted.append(entity_id)
+            else:
+                tombstone = {
+                    "id": entity_id,
+                    "iri": properties["iri"],
+                    "name": properties.get("name"),
+                    "gone_from": self.source,
+                    "gone_in": self.release.manifest.get("release", ""),
+                }
+                nodes.append((frozenset(labels), GONE, {**tombstone, "sources": [], "hashes": []}))
+        transaction.run(DELETE_NODES, ids=deleted)
+        self.report.removed.update(nodes=len(ids))
+        self._replace(transaction, nodes)
+
+    def _rename(self) -> None:
+        if self.renamed:
+            with self._batch() as transaction:  # in two steps, since two nodes may change places
+                for step in ([[iri, f"~{iri}"] for iri in self.renamed], [list(pair) for pair in self.renamed.items()]):
+                    transaction.run(RENAME_NODES, rows=step)
+
+    def _write_nodes(self, progress: Progress) -> None:
+        difference, release = self.difference, self.release
+        added = rows_where(release.nodes(), difference.added, BATCH)
+        for rows in _shown(progress, "new entities", added, int(difference.added.sum())):
+            fresh: dict[frozenset[str], list[dict[str, Any]]] = defaultdict(list)
+            known = []
+            for row in rows:
+                row["id"] = self.called.get(row["id"], row["id"])
+                if row["id"] in self.there:
+                    known.append(row)
+                else:
+                    claim = claim_of(row, self.source)
+                    labels, properties = node_of(row["iri"], row["id"], {self.source: claim})
+                    fresh[labels].append(properties)
+            with self._batch() as transaction:
+                for labels, created in fresh.items():
+                    names = ":".join(map(quote_name, sorted(labels)))
+                    counters = transaction.run(f"UNWIND $rows AS row CREATE (e:{names}) SET e = row", rows=created)
+                    self.report.written.update(nodes=counters["nodes_created"], properties=counters["properties_set"])
+                self._claim(transaction, known)
+        changed = rows_where(release.nodes(), difference.changed, BATCH)
+        for rows in _shown(progress, "changed entities", changed, int(difference.changed.sum())):
+            for row in rows:
+                row["id"] = self.called.get(row["id"], row["id"])
+            with self._batch() as transaction:
+                self._claim(transaction, rows)
+
+    def _claim(self, transaction: WriteTransaction, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write what this source says now of nodes that are there."""
+        said = {row["id"]: row for row in rows}
+        nodes: list[_Node] = []
+        for entity_id, labels, properties in transaction.rows(READ_NODES, ids=list(said))[0]["rows"]:
+            claims = claims_of(labels, properties) | {self.source: claim_of(said[entity_id], self.source)}
+            nodes.append((frozenset(labels), *node_of(properties["iri"], entity_id, claims)))
+        self.report.written.update(nodes=len(nodes), properties=self._replace(transaction, nodes))
+
+    def _replace(self, transaction: WriteTransaction, nodes: Sequence["_Node"]) -> int:
+        """Give nodes other labels and properties; the number of properties set."""
+        if not nodes:
+            return 0
+        relabelled: dict[tuple[frozenset[str], frozenset[str]], list[str]] = defaultdict(list)
+        for before, labels, properties in nodes:
+            if before != labels:
+                relabelled[before - labels, labels - before].append(properties["id"])
+        counters = transaction.run(REPLACE_NODES, rows=[properties for _, _, properties in nodes])
+        for (gone, new), ids in relabelled.items():
+            clauses = [f"SET e:{':'.join(map(quote_name, sorted(new)))}"] if new else []
+            clauses += [f"REMOVE e:{':'.join(map(quote_name, sorted(gone)))}"] if gone else []
+            transaction.run(f"MATCH (e:Entity) WHERE e.id IN $ids {' '.join(clauses)}", ids=ids)
+        return counters["properties_set"]
+
+    def _write_edges(self, progress: Progress) -> None:
+        wanted = self.difference.added_edges
+        dynamic = bool(wanted.any()) and self.store.dynamic_types_work
+        called = self.called
+        batches = rows_where(self.release.edges(), wanted, BATCH)
+        for batch in _shown(progress, "relationships", batches, int(wanted.sum())):
+            rows = [
+                {
+                    "head": called.get(row["head"], row["head"]),
+                    "tail": called.get(row["tail"], row["tail"]),
+                    "relation": row["relation"],
+                    "properties": {**json.loads(row["properties"]), "sid": row["sid"], "sources": [self.source]},
+                }
+                for row in batch
+            ]
+            with self._batch() as transaction:
+                if not self.alone:
+                    rows = self._share(transaction, rows)
+                self._create(transaction, rows, dynamic=dynamic)
+
+    def _share(self, transaction: WriteTransaction, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add this source to the relationships that others assert already; the rows that are left."""
+        heads = sorted({row["head"] for row in rows})
+        known = dict(transaction.rows(KNOWN_RELATIONSHIPS, heads=heads)[0]["rows"])
+        left, shared = [], []
         for row in rows:
-            by_type[str(row["relation"])].append(row)
-        counters = [
-            transaction.run(CREATE_RELATIONSHIPS_OF_ONE_TYPE.format(relation=quote_name(relation)), rows=part)
-            for relation, part in sorted(by_type.items())
-        ]
-    created = sum(counter["relationships_created"] for counter in counters)
-    if created != len(rows):
-        raise StoreFailed(
-            f"Neo4j made {created} of {len(rows)} relationships; an end is missing. Nothing of it is kept."
-        )
-    report.written.update(relationships=created, properties=sum(counter["properties_set"] for counter in counters))
-    if shared:
-        added = [
-            {"head": triple.head, "sid": triple.sid, "sources": sorted({*known[triple.sid], source})}
-            for triple in shared
-        ]
-        report.written.update(properties=transaction.run(ADD_SOURCE_TO_RELATIONSHIPS, rows=added)["properties_set"])
+            key = f"{row['properties']['sid']} {row['relation']}"
+            if key not in known:
+                left.append(row)
+            elif self.source not in known[key]:
+                sources = sorted({*known[key], self.source})
+                shared.append({"head": row["head"], "key": key, "sources": sources})
+        if shared:
+            counters = transaction.run(SET_SOURCES, rows=shared)
+            self.report.written.update(properties=counters["properties_set"])
+        return left
+
+    def _create(self, transaction: WriteTransaction, rows: Sequence[dict[str, Any]], *, dynamic: bool) -> None:
+        if not rows:
+            return
+        if dynamic:
+            counters = [transaction.run(CREATE_RELATIONSHIPS, rows=rows)]
+        else:
+            by_type: dict[str, list[dict[str, Any]]] = defaultdict(list)
+            for row in rows:
+                by_type[row["relation"]].append(row)
+            counters = [
+                transaction.run(CREATE_RELATIONSHIPS_OF_ONE_TYPE.format(relation=quote_name(relation)), rows=part)
+                for relation, part in sorted(by_type.items())
+            ]
+        created = sum(counter["relationships_created"] for counter in counters)
+        if created != len(rows):
+            raise StoreFailed(
+                f"Neo4j made {created} of {len(rows)} relationships; an end is missing. Nothing of it is kept."
+            )
+        self.report.written.update(relationships=created, properties=sum(c["properties_set"] for c in counters))
 
 
-def labels_of(entity: Entity) -> tuple[str, ...]:
-    return ("Entity", source_label(entity.source), *sorted(entity.kinds))
+def _num_asserted(store: GraphStore) -> int:
+    """Entities that some source asserts; Neo4j keeps these counts."""
+    return int(store.read(COUNT_ENTITIES)[0]["number"] - store.read(COUNT_TOMBSTONES)[0]["number"])
 
 
-def node_properties(entity: Entity) -> dict[str, Any]:
-    """What a node of one source holds; absent values are left out."""
-    properties: dict[str, Any] = {
-        **entity.properties,
-        "id": entity.id,
-        "iri": entity.iri,
-        "name": entity.name,
-        "names": [name.text for name in entity.names],
-        "name_kinds": [f"{name.kind}@{name.language}" for name in entity.names],
-        "name_origins": [name.origin for name in entity.names] if any(name.origin for name in entity.names) else [],
-        "definition": entity.definition,
-        "definitions": list(entity.definitions),
-        "tail": list(entity.tail),
-        "sources": [entity.source],
-        "hashes": [content_hash(entity)],
-    }
-    return {key: value for key, value in properties.items() if value not in (None, [])}
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description:21}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def content_hash(entity: Entity) -> str:
-    """Hash of all that a source says of an entity; equal content gives an equal hash in every release."""
-    said = [
-        entity.iri,
-        sorted(entity.kinds),
-        entity.name,
-        [(name.text, name.kind, name.language, *filter(None, [name.origin])) for name in entity.names],
-        entity.definition,
-        entity.definitions,
-        dict(sorted(entity.properties.items())),
-        entity.tail,
-    ]
-    text = json.dumps(said, ensure_ascii=False)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-
-
-def stub_hash(entity: Entity) -> str:
-    """The hash for a source that only refers to the entity."""
-    return content_hash(Entity(id=entity.id, iri=entity.iri, source="", kinds=("Stub",)))
+def _shown(progress: Progress, what: str, batches: Iterable[list[T]], total: int) -> Iterator[list[T]]:
+    bar = progress.add_task(what, total=total) if total else None
+    for batch in batches:
+        yield batch
+        if bar is not None:
+            progress.advance(bar, len(batch))
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:

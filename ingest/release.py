@@ -11,7 +11,7 @@ takes the same memory. The folder is complete when its manifest is there.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,12 @@ def write_release(
     items: Iterable[Entity | Triple],
     *,
     source: str,
-    describe: Callable[[], Mapping[str, Any]] = dict,
+    **about: Any,
 ) -> Release:
     """Write ``items`` (each id and sid once) to ``folder``, which is made anew.
 
     Args:
-        describe: asked when all items have been read, for what else the manifest shall say (``release``, ``licence``).
+        about: what else the manifest shall say: ``release``, ``licence``.
 
     Raises:
         ValueError: an entity has a kind outside ``kg.schema.KINDS``: a mistake of the source module.
@@ -148,7 +148,7 @@ def write_release(
     finally:
         for writer in writers.values():
             writer.close()
-    manifest = {"source": source, **counts, **describe()}
+    manifest = {"source": source, **counts, **about}
     manifest["sha256"] = hashlib.sha256(f"{total}".encode()).hexdigest()
     part = folder / "manifest.part"
     part.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -30,6 +30,12 @@ class Report:
     num_quarantined: int = 0
     written: Counter[str] = field(default_factory=Counter)
     """What the load changed in Neo4j: ``nodes``, ``relationships``, ``properties``."""
+    removed: Counter[str] = field(default_factory=Counter)
+    """What it took away: ``nodes`` that the source asserts no longer, ``relationships`` that were deleted."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Of a refresh, how the release differs from what the graph held."""
+    snapshot: str | None = None
+    """The snapshot that a refresh made."""
     notes: list[str] = field(default_factory=list)
     path: str = "transactional"
     started: float = field(default_factory=time.monotonic)
@@ -62,11 +68,14 @@ class Report:
             "read": self.read,
             "kept": dict(sorted(self.kept.items())),
             "written": {name: self.written[name] for name in ("nodes", "relationships", "properties")},
+            "removed": {name: self.removed[name] for name in ("nodes", "relationships")},
+            "changes": self.changes,
             "skipped": dict(sorted(self.skipped.items())),
             "quarantined": self.num_quarantined,
             "quarantine": self.quarantined,
             "balances": self.balances,
             "notes": self.notes,
+            "snapshot": self.snapshot,
             "seconds": round(time.monotonic() - self.started, 2),
             "cpu_seconds": round(own + self.server_cpu_seconds, 2),
             "peak_rss_mb": round(peak / 1024),

@@ -1,60 +1,231 @@
-"""One load from beginning to end: read, map, keep the lossless copy, write the difference, account for everything."""
+"""One load or refresh from beginning to end: read, map, write the difference, account for everything."""
 
-from collections.abc import Sequence
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ingest.load import load
+import numpy as np
+import pyarrow as pa
+
+from ingest.difference import Difference
+from ingest.load import BATCH, READ_NODES, find_difference, load, read_sources
 from ingest.rdf import keep
+from ingest.release import STUB, Release, write_release
 from ingest.report import Report, cpu_seconds_of
 from ingest.sources import NAMED, OPTIONS, READERS
-from kg.errors import ConfigError
+from kg.errors import ConfigError, InputError
 from kg.local_server import LocalServer
-from kg.schema import KINDS, source_label
+from kg.schema import KINDS, ensure_schema, source_label
 from kg.settings import Settings
-from kg.store import open_store
+from kg.snapshot import build_snapshot, latest_snapshot
+from kg.store import GraphStore, open_store
+
+MAX_LOSS = 0.2
+"""Share of its entities that a source may lose from one release to the next; a refresh refuses more unless forced."""
 
 
-def load_source(
-    source: str,
-    paths: Sequence[Path],
-    *,
-    source_id: str | None = None,
-    prefix: str | None = None,
-    release: str | None = None,
-    **options: Sequence[str],
-) -> Report:
-    """Load ``paths`` with the reader ``source`` into the store that the environment names.
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What to read, and how."""
+
+    source: str
+    paths: Sequence[Path]
+    source_id: str | None = None
+    prefix: str | None = None
+    release: str | None = None
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What to select, for the sources that OPTIONS lists; an empty one selects nothing."""
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise ConfigError("No input; name the files or folders to load.")
+        if self.source not in READERS:
+            raise ConfigError(f"Unknown source {self.source!r}; expected one of: {', '.join(READERS)}")
+        unknown = sorted(self.chosen.keys() - set(OPTIONS.get(self.source, ())))
+        if unknown:
+            raise ConfigError(f"The source {self.source} has no option --{unknown[0]}.")
+        if source_label(self.name) in {"", "Entity", "Source", "Format", *KINDS}:
+            raise ConfigError(f"The data set cannot be called {self.name!r} in the graph; name it with --source-id.")
+
+    @classmethod
+    def of(
+        cls,
+        source: str,
+        paths: Sequence[Path],
+        *,
+        source_id: str | None = None,
+        prefix: str | None = None,
+        release: str | None = None,
+        **options: Sequence[str],
+    ) -> "Input":
+        """With each option by its name."""
+        return cls(source=source, paths=paths, source_id=source_id, prefix=prefix, release=release, options=options)
+
+    @property
+    def chosen(self) -> dict[str, tuple[str, ...]]:
+        return {name: tuple(values) for name, values in self.options.items() if values}
+
+    @property
+    def name(self) -> str:
+        """Of the data set in the graph."""
+        own = self.source if self.source in NAMED else self.paths[0].name.split(".")[0].lower()
+        return self.source_id or own
+
+
+def load_source(source: str, paths: Sequence[Path], **how: Any) -> Report:
+    """Load into the store that the environment names; what an earlier release said and this one does not stays.
 
     Args:
-        options: what to select, for the sources that OPTIONS lists; an empty one selects nothing.
+        how: the other fields of ``Input``, and its options.
 
     Raises:
         InputError: the input cannot be read; the graph is as it was.
-        StoreUnavailable: no Neo4j.
+        StoreUnavailable: no Neo4j, or somebody else is importing.
     """
-    settings = Settings.from_env()
-    if not paths:
-        raise ConfigError("No input; name the files or folders to load.")
-    if source not in READERS:
-        raise ConfigError(f"Unknown source {source!r}; expected one of: {', '.join(READERS)}")
-    chosen = {name: tuple(values) for name, values in options.items() if values}
-    unknown = sorted(chosen.keys() - set(OPTIONS.get(source, ())))
-    if unknown:
-        raise ConfigError(f"The source {source} has no option --{unknown[0]}.")
-    source_id = source_id or (source if source in NAMED else paths[0].name.split(".")[0].lower())
-    if source_label(source_id) in {"", "Entity", "Source", *KINDS}:
-        raise ConfigError(f"The data set cannot be called {source_id!r} in the graph; name it with --source-id.")
-    report = Report(source_id)
-    reading = READERS[source](paths, source_id, report, prefix or source_id, **chosen)
-    items = list(reading.items)
-    report.release, report.licence = release or reading.release, reading.licence
-    if reading.statements is not None:
-        keep(reading.statements, settings.home / "canonical" / source_id / f"{report.release or 'unnamed'}.parquet")
+    wanted, settings = Input.of(source, paths, **how), Settings.from_env()
+    report = Report(wanted.name)
+    release = read_release(wanted, settings, report)
+    with _importing(settings, report) as store:
+        load(store, release, report, previous=_previous(settings, store, wanted.name))
+        _settle(release)
+    return report
+
+
+def refresh_source(
+    source: str, paths: Sequence[Path], *, dry_run: bool = False, prune: bool = False, force: bool = False, **how: Any
+) -> Report:
+    """Bring the graph from the release that it holds to this one, as if this one alone had been loaded.
+
+    Args:
+        dry_run: write nothing, say what would be written (``report.changes``).
+        prune: delete what is gone, and tombstones of earlier releases, instead of leaving tombstones.
+        force: take a release that has lost more than MAX_LOSS of its entities.
+        how: as for ``load_source``.
+
+    Raises:
+        InputError: the input cannot be read, is empty, or has lost too much; the graph is as it was.
+        StoreUnavailable: no Neo4j, or somebody else is importing.
+    """
+    wanted, settings = Input.of(source, paths, **how), Settings.from_env()
+    report = Report(wanted.name)
+    release = read_release(wanted, settings, report)
+    with _importing(settings, report) as store:
+        difference = find_difference(store, release, _previous(settings, store, wanted.name))
+        report.changes = changes(store, difference)
+        held = difference.held.nodes.num_rows
+        if held and not force and difference.gone.num_rows > MAX_LOSS * held:
+            _discard(release)
+            raise InputError(
+                wanted.paths[0],
+                f"has lost {difference.gone.num_rows:,} of the {held:,} entities of {wanted.name} in the graph; "
+                "if that is right, say --force",
+            )
+        if dry_run:
+            _discard(release)
+            return report
+        load(store, release, report, difference=difference, remove=True, prune=prune)
+        _settle(release)
+        folder = settings.home / "snapshots"
+        if sum(report.written.values()) + sum(report.removed.values()) or latest_snapshot(folder) is None:
+            report.snapshot = str(build_snapshot(store, folder))
+    return report
+
+
+def read_release(wanted: Input, settings: Settings, report: Report) -> Release:
+    """Read and map the input into a release on disk, and keep the lossless copy where it is RDF."""
+    reading = READERS[wanted.source](wanted.paths, wanted.name, report, wanted.prefix or wanted.name, **wanted.chosen)
+    report.release, report.licence = wanted.release or reading.release, reading.licence
+    folder = settings.home / "releases" / wanted.name / "new"
+    try:
+        release = write_release(
+            folder, reading.items, source=wanted.name, release=report.release, licence=report.licence
+        )
+        if reading.statements is not None:
+            keep(
+                reading.statements, settings.home / "canonical" / wanted.name / f"{report.release or 'unnamed'}.parquet"
+            )
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ConfigError(
+            f"{settings.home} cannot be written ({error.strerror}); free space, or set KGFUSE_HOME to another folder."
+        ) from error
+    if not report.balances:
+        raise AssertionError(f"the report does not balance: {report.as_json()}")
+    return release
+
+
+def changes(store: GraphStore, difference: Difference) -> dict[str, Any]:
+    """How a release differs from what the graph holds, in numbers, with what may have been renamed."""
+    return {
+        "entities": {
+            "added": int(difference.added.sum()),
+            "changed": int(difference.changed.sum()),
+            "removed": difference.gone.num_rows,
+        },
+        "relationships": {"added": int(difference.added_edges.sum()), "removed": difference.gone_edges.num_rows},
+        "rename_candidates": rename_candidates(store, difference),
+    }
+
+
+def rename_candidates(store: GraphStore, difference: Difference) -> list[dict[str, str]]:
+    """Entities that are gone, each with the one new entity of the same name and kinds: perhaps the same thing.
+
+    They are reported and not merged; an IRI that changed can mean that the thing did.
+    """
+    gone: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
+    ids = difference.gone["id"].to_pylist()
+    label = source_label(difference.release.source)
+    for start in range(0, len(ids), BATCH):
+        for entity_id, labels, properties in store.read(READ_NODES, ids=ids[start : start + BATCH])[0]["rows"]:
+            kinds = set(labels) - {"Entity", label}
+            if properties.get("name") and kinds != set(STUB):
+                gone[properties["name"], *sorted(kinds)].append((entity_id, properties["iri"]))
+    new: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
+    if gone:
+        start = 0
+        for batch in difference.release.nodes("id", "iri", "name", "kinds"):
+            rows = np.flatnonzero(difference.added[start : start + batch.num_rows])
+            start += batch.num_rows
+            for row in batch.take(pa.array(rows)).to_pylist():
+                new[row["name"], *row["kinds"]].append((row["id"], row["iri"]))
+    pairs = [(key[0], gone[key][0], new[key][0]) for key in gone if len(gone[key]) == len(new.get(key, ())) == 1]
+    return [
+        {"name": name, "id": old[0], "iri": old[1], "new_id": now[0], "new_iri": now[1]}
+        for name, old, now in sorted(pairs)
+    ]
+
+
+@contextmanager
+def _importing(settings: Settings, report: Report) -> Iterator[GraphStore]:
+    """The store, for this import alone; what the local server works is added to the report."""
     with open_store(settings) as store:
         server = None if settings.neo4j_uri else LocalServer(settings.home).status().get("pid")
         before = cpu_seconds_of(server)
-        load(store, source_id, items, report)
+        ensure_schema(store)
+        with store.exclusive():
+            yield store
         report.server_cpu_seconds = cpu_seconds_of(server) - before
-    if not report.balances:
-        raise AssertionError(f"the report does not balance: {report.as_json()}")
-    return report
+
+
+def _previous(settings: Settings, store: GraphStore, source: str) -> Release | None:
+    """The release that the graph says it holds, where it was loaded from this KGFUSE_HOME."""
+    said = read_sources(store).get(source)
+    return Release.open(settings.home / "releases" / source / str(said["sha256"])[:16]) if said else None
+
+
+def _settle(release: Release) -> None:
+    """Keep a release that is in the graph now for the next difference, and no older one."""
+    folder = release.folder.with_name(release.sha256[:16])
+    shutil.rmtree(folder, ignore_errors=True)
+    release.folder.rename(folder)
+    for other in folder.parent.iterdir():
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _discard(release: Release) -> None:
+    shutil.rmtree(release.folder, ignore_errors=True)

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 # A chunk comes as a few lists: a record for each node is 80 times slower to read.
 CHUNK = 20_000
 COUNT = """
-MATCH (e:Entity) WHERE size($sources) = 0 OR any(source IN e.sources WHERE source IN $sources) RETURN count(e) AS count
+MATCH (e:Entity) WHERE NOT e:Tombstone
+  AND (size($sources) = 0 OR any(source IN e.sources WHERE source IN $sources)) RETURN count(e) AS count
 """
 ENTITIES = """
-MATCH (e:Entity) WHERE e.id > $after AND (size($sources) = 0 OR any(source IN e.sources WHERE source IN $sources))
+MATCH (e:Entity) WHERE e.id > $after AND NOT e:Tombstone
+  AND (size($sources) = 0 OR any(source IN e.sources WHERE source IN $sources))
 WITH e ORDER BY e.id LIMIT $chunk
 WITH collect(e) AS all
 RETURN [e IN all | e.id] AS id, [e IN all | e.name] AS name, [e IN all | e.definition] AS definition,
@@ -47,10 +49,9 @@ UNNAMED = frozenset(
         "Ontology",
         "Axiom",
         "Deprecated",
-        "Tombstone",
     }
 )
-"""Kinds whose names are no aliases: text that says ``has part`` mentions no thing, and what is gone is not meant."""
+"""Kinds whose names are no aliases: text that says ``has part`` mentions no thing, and obsolete ones are not meant."""
 ENTITY_COLUMNS = pa.schema(
     [("id", pa.string()), ("name", pa.string()), ("definition", pa.string()), ("types", pa.list_(pa.string()))]
 )

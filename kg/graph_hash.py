@@ -10,7 +10,7 @@ from kg.store import GraphStore
 # A page comes as one row of lists, which is 80 times faster to read than rows of one record each; pages keep the
 # memory of the transaction bounded, and the index on id gives them in order.
 ENTITIES = """
-MATCH (n:Entity) WHERE n.id > $after
+MATCH (n:Entity) WHERE n.id > $after AND NOT n:Tombstone
 WITH n ORDER BY n.id LIMIT $size
 RETURN max(n.id) AS last,
        collect([labels(n), properties(n), [(n)-[r]->(m) | [n.id, type(r), m.id, properties(r)]]]) AS nodes
@@ -27,7 +27,7 @@ def graph_hash(store: GraphStore) -> str:
     """Hash of all nodes (labels, properties) and relationships (ends, type, properties).
 
     Each is hashed by itself and the hashes are added up modulo 2^256, so order does not count and nothing is sorted.
-    When a source was loaded is left out.
+    When a source was loaded is left out, and so are tombstones: they remember what the graph does not hold any more.
     """
     total = 0
     for labels, properties, relationships in _nodes(store):

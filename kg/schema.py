@@ -3,6 +3,8 @@
 import re
 from typing import TYPE_CHECKING
 
+from kg.errors import StoreFailed
+
 if TYPE_CHECKING:
     from kg.store import GraphStore
 
@@ -31,15 +33,33 @@ STATEMENTS = (
     "CREATE CONSTRAINT entity_id IF NOT EXISTS FOR (e:Entity) REQUIRE e.id IS UNIQUE",
     "CREATE CONSTRAINT entity_iri IF NOT EXISTS FOR (e:Entity) REQUIRE e.iri IS UNIQUE",
     "CREATE CONSTRAINT source_id IF NOT EXISTS FOR (s:Source) REQUIRE s.id IS UNIQUE",
+    "CREATE CONSTRAINT format_id IF NOT EXISTS FOR (f:Format) REQUIRE f.id IS UNIQUE",
     "CREATE FULLTEXT INDEX entity_names IF NOT EXISTS FOR (e:Entity) ON EACH [e.name, e.names]",
 )
 
 
+FORMAT = 1
+"""Of the graph model; recorded in the one ``:Format`` node, which whoever imports holds a lock on."""
+READ_FORMAT = "MATCH (f:Format) RETURN f.version AS version"
+WRITE_FORMAT = "MERGE (f:Format {id: 'kgfuse'}) SET f.version = $version"
+
+
 def ensure_schema(store: "GraphStore") -> None:
-    """Create what is missing and wait until the indexes are there."""
+    """Create what is missing and wait until the indexes are there.
+
+    Raises:
+        StoreFailed: the graph was written by a version with another graph model.
+    """
     for statement in STATEMENTS:
         store.write(statement)
     store.read("CALL db.awaitIndexes(300)")
+    found = [row["version"] for row in store.read(READ_FORMAT)]
+    if not found:
+        store.write(WRITE_FORMAT, version=FORMAT)
+    elif found != [FORMAT]:
+        raise StoreFailed(
+            f"The graph has format {found[0]}; this version writes {FORMAT}. Empty it and load its sources again."
+        )
 
 
 def source_label(source: str) -> str:

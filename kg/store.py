@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
@@ -33,6 +33,8 @@ from kg.settings import Settings
 
 CONNECT_TIMEOUT_S = 8
 Row: TypeAlias = dict[str, Any]
+LOCK_TIMEOUT_S = 3
+LOCK = "MATCH (f:Format) SET f.locked = true"
 TYPES_OF_ONE_STATEMENT = """
 UNWIND $types AS type CREATE (a:SelfTest)-[r:$(type)]->(b:SelfTest) RETURN collect(type(r)) AS written
 """
@@ -87,6 +89,34 @@ class GraphStore:
         with self._writing() as session, session.begin_transaction(timeout=timeout_s) as transaction:
             yield WriteTransaction(transaction)
             transaction.commit()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Be the only one that imports, as long as the block lasts and this process lives.
+
+        An open transaction holds a lock on the ``:Format`` node; the server drops it with the connection.
+
+        Raises:
+            StoreUnavailable: somebody else imports.
+        """
+        with self._translated(), self._driver.session(default_access_mode=WRITE_ACCESS) as session:
+            try:
+                with session.begin_transaction(timeout=LOCK_TIMEOUT_S) as attempt:
+                    attempt.run(LOCK).consume()
+                    attempt.rollback()
+            except ClientError as error:
+                if "TransactionTimedOut" not in str(error.code):
+                    raise
+                raise StoreUnavailable(
+                    "Another import is writing to this Neo4j; wait until it has ended, then run this again."
+                ) from error
+            transaction = session.begin_transaction(timeout=0)  # the server's own limit would end it
+            try:
+                transaction.run(LOCK).consume()
+                yield
+            finally:
+                with suppress(DriverError, Neo4jError):  # with the connection the lock is gone, too
+                    transaction.close()
 
     @contextmanager
     def read_only(self, *, timeout_s: float) -> Iterator[Transaction]:
