@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
-from ingest.release import STUB, node_row
+from ingest.release import STUB, node_row, packed
 from kg.schema import source_label
 from kg.types import Entity
 
@@ -74,8 +74,7 @@ def node_of(iri: str, entity_id: str, claims: Mapping[str, Claim]) -> tuple[froz
     }
     if len(full) > 1:
         properties["claims"] = [
-            "" if claim.kinds == STUB else json.dumps({"": claim.kinds, **claim.content}, ensure_ascii=False)
-            for claim in said
+            "" if claim.kinds == STUB else packed({"": claim.kinds, **claim.content}) for claim in said
         ]
     return frozenset(labels), properties
 

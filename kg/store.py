@@ -104,8 +104,8 @@ class GraphStore:
                 with session.begin_transaction(timeout=LOCK_TIMEOUT_S) as attempt:
                     attempt.run(LOCK).consume()
                     attempt.rollback()
-            except ClientError as error:
-                if "TransactionTimedOut" not in str(error.code):
+            except Neo4jError as error:
+                if not str(error.code).endswith(("TransactionTimedOut", "LockClientStopped")):
                     raise
                 raise StoreUnavailable(
                     "Another import is writing to this Neo4j; wait until it has ended, then run this again."

@@ -20,7 +20,7 @@ ex:a rdfs:label "a" ; ex:owns ex:b .
 """
 REPORT_KEYS = {
     *("read", "written", "skipped", "quarantined", "seconds", "cpu_seconds", "peak_rss_mb", "path"),
-    *("source", "release", "kept", "quarantine", "balances", "notes"),
+    *("source", "release", "kept", "quarantine", "balances", "notes", "removed", "changes", "snapshot"),
 }
 
 

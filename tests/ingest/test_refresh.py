@@ -1,0 +1,275 @@
+"""A refresh gives the graph that a fresh load of the new release gives, and writes nothing but the difference."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ingest.report import Report
+from ingest.run import load_source, refresh_source
+from kg.errors import InputError, StoreUnavailable
+from kg.graph_hash import graph_hash
+from kg.settings import Settings
+from kg.snapshot import Snapshot
+from kg.store import GraphStore, open_store
+
+pytestmark = pytest.mark.neo4j
+PREFIXES = """
+@prefix ex: <http://e/> .
+@prefix rdfs: <http://www.w3.org/2000/01/rdf-schema#> .
+@prefix owl: <http://www.w3.org/2002/07/owl#> .
+"""
+OLD = """
+ex:Bank a owl:Class ; rdfs:label "bank" ; rdfs:subClassOf ex:Company .
+ex:acme a ex:Bank ; rdfs:label "Acme" ; ex:size 7 ; ex:owns ex:delta , ex:gamma .
+ex:delta rdfs:label "Delta" . ex:gamma rdfs:label "Gamma" . ex:old rdfs:label "Old" ; ex:owns ex:acme .
+ex:a1 rdfs:label "a1" . ex:a2 rdfs:label "a2" . ex:a3 rdfs:label "a3" .
+"""
+NEW = """
+ex:Bank a owl:Class ; rdfs:label "bank" ; rdfs:subClassOf ex:Company .
+ex:acme a ex:Bank ; rdfs:label "Acme plc" ; ex:owns ex:delta .
+ex:delta rdfs:label "Delta" ; ex:size 3 ; ex:owns ex:gamma . ex:gamma rdfs:label "Gamma" .
+ex:a1 rdfs:label "a1" . ex:a2 rdfs:label "a2" . ex:a3 rdfs:label "a3" . ex:new a ex:Bank ; rdfs:label "New" .
+"""
+TOMBSTONES = "MATCH (n:Tombstone) RETURN n.id AS id, labels(n) AS labels, properties(n) AS p, COUNT {(n)--()} AS degree"
+
+
+def turtle(folder: Path, text: str, name: str = "one") -> Path:
+    file = folder / f"{name}.ttl"
+    file.write_text(PREFIXES + text, encoding="utf-8")
+    return file
+
+
+def load(folder: Path, text: str, name: str = "one") -> Report:
+    return load_source("rdf", [turtle(folder, text, name)], source_id=name)
+
+
+def refresh(folder: Path, text: str, name: str = "one", **how: Any) -> Report:
+    return refresh_source("rdf", [turtle(folder, text, name)], source_id=name, **how)
+
+
+def empty(store: GraphStore) -> None:
+    store.write("MATCH (n) DETACH DELETE n")
+
+
+def fresh_hash(store: GraphStore, folder: Path, *texts: tuple[str, str]) -> str:
+    empty(store)
+    for text, name in texts:
+        load(folder, text, name)
+    return graph_hash(store)
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_a_refresh_gives_what_a_fresh_load_gives(prune: bool, tmp_path: Path, store: GraphStore) -> None:
+    load(tmp_path, OLD)
+    report = refresh(tmp_path, NEW, prune=prune)
+    refreshed = graph_hash(store)
+    assert report.changes["entities"] == {"added": 1, "changed": 2, "removed": 1}
+    assert report.changes["relationships"] == {"added": 2, "removed": 2}
+    assert dict(report.removed) == {"nodes": 1, "relationships": 2}
+    assert report.written["relationships"] == 2
+    assert len(store.read(TOMBSTONES)) == (0 if prune else 1)
+    assert refreshed == fresh_hash(store, tmp_path, (NEW, "one"))
+
+
+def test_a_refresh_to_the_same_release_writes_nothing(tmp_path: Path, store: GraphStore) -> None:
+    load(tmp_path, OLD)
+    refresh(tmp_path, OLD)
+    everything = "MATCH (n) RETURN collect(properties(n)) AS p"
+    before = graph_hash(store), store.read(everything)
+    again = refresh(tmp_path, OLD).as_json()
+    assert not any({**again["written"], **again["removed"]}.values())
+    assert (graph_hash(store), store.read(everything)) == before
+
+
+def test_what_is_gone_is_remembered_as_a_tombstone_and_comes_back_whole(tmp_path: Path, store: GraphStore) -> None:
+    load(tmp_path, OLD)
+    before = graph_hash(store)
+    refresh(tmp_path, NEW, release="2")
+    (stone,) = store.read(TOMBSTONES)
+    assert (stone["id"], sorted(stone["labels"])) == ("ex:old", ["Deprecated", "Entity", "Tombstone"])
+    assert (stone["p"]["name"], stone["p"]["gone_from"], stone["p"]["gone_in"]) == ("Old", "one", "2")
+    assert stone["degree"] == 0
+    refresh(tmp_path, OLD, release="")
+    assert graph_hash(store) == before
+    assert {row["id"] for row in store.read(TOMBSTONES)} == {"ex:new"}
+
+
+def test_a_statement_stays_while_another_source_asserts_it(tmp_path: Path, store: GraphStore) -> None:
+    both = [(OLD, "one"), ("ex:old rdfs:label 'older' ; ex:owns ex:acme . ex:acme ex:owns ex:x .", "two")]
+    for text, name in both:
+        load(tmp_path, text, name)
+    refresh(tmp_path, NEW, "one")
+    refreshed = graph_hash(store)
+    (edge,) = store.read("MATCH ({id: 'ex:old'})-[r:OWNS]->({id: 'ex:acme'}) RETURN r.sources AS sources")
+    (node,) = store.read("MATCH (n {id: 'ex:old'}) RETURN n.name AS name, labels(n) AS labels")
+    assert edge["sources"] == ["two"]
+    assert (node["name"], sorted(node["labels"])) == ("older", ["Entity", "Item", "Two"])
+    assert store.read(TOMBSTONES) == []
+    assert refreshed == fresh_hash(store, tmp_path, (NEW, "one"), both[1])
+
+
+def test_a_node_of_two_sources_goes_back_to_what_the_other_says(tmp_path: Path, store: GraphStore) -> None:
+    mine = "ex:a rdfs:label 'a' ; ex:size 7 ; ex:note 'x' , 'y' ."
+    rest = "ex:b rdfs:label 'b' ; ex:size 8 ; ex:note 'z' . ex:c rdfs:label 'c' . ex:d ex:is ex:e ."
+    two = ("ex:a a owl:Class ; rdfs:label 'the a' ; ex:code 'z' .", "two")
+    load(tmp_path, mine + rest)
+    load(tmp_path, *two)
+    refresh(tmp_path, rest)
+    refreshed = graph_hash(store)
+    assert refreshed == fresh_hash(store, tmp_path, two, (rest, "one"))
+
+
+def test_the_order_of_sources_does_not_matter(tmp_path: Path, store: GraphStore) -> None:
+    said = [
+        ("ex:a a owl:Class ; rdfs:label 'a' ; ex:size 7 ; ex:note 'x' , 'y' ; ex:owns ex:b .", "one"),
+        ("ex:a a owl:Class ; rdfs:label 'the a' ; ex:size 8 ; ex:note 'w' , 'x' ; ex:owns ex:b .", "two"),
+        ("ex:a a owl:NamedIndividual ; rdfs:comment 'said' . ex:b ex:owns ex:a .", "three"),
+    ]
+    assert len({fresh_hash(store, tmp_path, *order) for order in itertools.permutations(said)}) == 1
+
+
+def test_an_id_that_becomes_ambiguous_is_the_one_of_a_fresh_load(tmp_path: Path, store: GraphStore) -> None:
+    space = "https://spec.edmcouncil.org/fibo/ontology"
+    loan = f"<{space}/A/Loans/Loan>"
+    one = f"{loan} rdfs:label 'loan' . <{space}/A/Loans/Fee> rdfs:label 'fee' ; ex:of {loan} ."
+    two = one + f"<{space}/B/Bonds/Loan> rdfs:label 'lending' ; ex:of {loan} ."
+    moved = one.replace("A/Loans/Loan", "C/Cards/Loan")
+    for text in (two, one, moved, two):
+        load(tmp_path, one)
+        refresh(tmp_path, text, force=True)
+        refreshed = graph_hash(store)
+        assert refreshed == fresh_hash(store, tmp_path, (text, "one"))
+        refresh(tmp_path, moved, force=True)
+        assert graph_hash(store) == fresh_hash(store, tmp_path, (moved, "one"))
+
+
+@st.composite
+def releases(draw: st.DrawFn) -> list[tuple[str, str]]:
+    """A few releases of two sources that speak of the same few things."""
+    things = [f"<https://spec.edmcouncil.org/fibo/ontology/{module}/{name}>" for module in "AB" for name in "xyz"]
+    literal = st.sampled_from(['"a"', '"b"@de', "7", "8", "true"])
+    predicate = st.sampled_from(["rdfs:label", "ex:p", "ex:q", "ex:comment"])
+    about = st.builds("{} {} {} .".format, st.sampled_from(things), predicate, literal)
+    edge = st.builds(
+        "{} {} {} .".format, st.sampled_from(things), st.sampled_from(["ex:to", "a"]), st.sampled_from(things)
+    )
+    text = st.lists(about | edge, min_size=1, max_size=8).map("\n".join)
+    return draw(st.lists(st.tuples(text, st.sampled_from(["one", "two"])), min_size=2, max_size=5))
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=releases())
+def test_any_chain_of_refreshes_gives_what_the_last_releases_give(
+    steps: list[tuple[str, str]], tmp_path: Path, store: GraphStore
+) -> None:
+    empty(store)
+    for text, name in steps:
+        refresh(tmp_path, text, name, force=True)
+        assert not any(refresh(tmp_path, text, name).as_json()["written"].values())
+    refreshed = graph_hash(store)
+    last = {name: text for text, name in steps}
+    first_seen = dict.fromkeys(name for _, name in steps)
+    assert refreshed == fresh_hash(store, tmp_path, *((last[name], name) for name in first_seen))
+
+
+def test_a_dry_run_says_what_a_refresh_would_do_and_does_nothing(tmp_path: Path, store: GraphStore) -> None:
+    load(tmp_path, OLD)
+    before = graph_hash(store)
+    planned = refresh(tmp_path, NEW, dry_run=True)
+    assert graph_hash(store) == before
+    assert not any(planned.as_json()["written"].values())
+    assert refresh(tmp_path, NEW).changes == planned.changes
+
+
+def test_a_release_that_shrinks_is_refused_unless_forced(tmp_path: Path, store: GraphStore) -> None:
+    load(tmp_path, OLD)
+    before = graph_hash(store)
+    with pytest.raises(InputError, match=r"lost 9 of the 12 entities .* --force"):
+        refresh(tmp_path, "ex:Bank a owl:Class ; rdfs:label 'bank' ; rdfs:subClassOf ex:Company .")
+    assert graph_hash(store) == before
+    refresh(tmp_path, "ex:Bank a owl:Class ; rdfs:label 'bank' ; rdfs:subClassOf ex:Company .", force=True)
+    assert len(store.read(TOMBSTONES)) == 9
+
+
+def test_a_new_iri_under_the_old_name_is_reported_and_not_merged(tmp_path: Path, store: GraphStore) -> None:
+    load(tmp_path, OLD)
+    report = refresh(tmp_path, OLD.replace("ex:gamma", "ex:Gamma").replace("ex:a1 rdfs:label", "ex:a4 rdfs:comment"))
+    (pair,) = report.changes["rename_candidates"]
+    assert pair == {
+        "name": "Gamma",
+        "id": "ex:gamma",
+        "iri": "http://e/gamma",
+        "new_id": "ex:Gamma",
+        "new_iri": "http://e/Gamma",
+    }
+
+
+def test_a_refresh_makes_the_snapshot_of_a_fresh_load(tmp_path: Path, store: GraphStore) -> None:
+    load(tmp_path, OLD)
+    first = refresh(tmp_path, NEW)
+    assert first.snapshot is not None
+    refreshed = Snapshot.load(first.snapshot)
+    assert "ex:old" not in refreshed.index
+    empty(store)
+    assert Snapshot.load(str(refresh(tmp_path, NEW).snapshot)).hash == refreshed.hash
+
+
+def test_a_load_keeps_what_a_refresh_would_take_away_and_says_so(tmp_path: Path, store: GraphStore) -> None:
+    load(tmp_path, OLD)
+    report = load(tmp_path, NEW)
+    assert any("1 entities and 2 relationships" in note for note in report.notes)
+    assert store.read("MATCH ({id: 'ex:old'})-[r]->() RETURN count(r) AS n")[0]["n"] == 1
+    refresh(tmp_path, NEW)
+    assert graph_hash(store) == fresh_hash(store, tmp_path, (NEW, "one"))
+
+
+def test_a_graph_that_somebody_else_changed_is_read_and_not_believed(tmp_path: Path, store: GraphStore) -> None:
+    load(tmp_path, OLD)
+    store.write("MATCH (n {id: 'ex:acme'}) DETACH DELETE n")
+    refresh(tmp_path, OLD)
+    assert graph_hash(store) == fresh_hash(store, tmp_path, (OLD, "one"))
+
+
+def test_a_large_difference_is_written_in_batches_with_the_same_result(
+    tmp_path: Path, store: GraphStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.load.ATOMIC", 0)
+    monkeypatch.setattr("ingest.load.BATCH", 2)
+    load(tmp_path, OLD)
+    refresh(tmp_path, NEW)
+    refreshed = graph_hash(store)
+    monkeypatch.undo()
+    assert refreshed == fresh_hash(store, tmp_path, (NEW, "one"))
+
+
+def test_a_second_import_is_refused_while_one_runs(tmp_path: Path, store: GraphStore) -> None:
+    load(tmp_path, OLD)
+    with open_store(Settings.from_env()) as other, other.exclusive():
+        with pytest.raises(StoreUnavailable, match="Another import"):
+            load(tmp_path, NEW)
+    load(tmp_path, NEW)
+
+
+def test_a_source_that_was_never_loaded_is_loaded(tmp_path: Path, store: GraphStore) -> None:
+    refresh(tmp_path, OLD)
+    refreshed = graph_hash(store)
+    assert refreshed == fresh_hash(store, tmp_path, (OLD, "one"))
+
+
+@pytest.mark.parametrize("how", [load, refresh])
+def test_a_property_and_a_statement_of_each_kind_can_go(
+    how: Callable[..., Report], tmp_path: Path, store: GraphStore
+) -> None:
+    rest = " ".join(f"ex:b{number} rdfs:label 'b' ." for number in range(20))
+    said = "ex:a a owl:Class ; rdfs:label 'a' , 'b' ; ex:size 7 ; ex:note 'x' , 'y' ; owl:deprecated true ."
+    load(tmp_path, said + rest)
+    how(tmp_path, "ex:a a owl:NamedIndividual ; rdfs:label 'a' ." + rest)
+    (row,) = store.read("MATCH (n {id: 'ex:a'}) RETURN properties(n) AS p, labels(n) AS labels")
+    assert sorted(row["labels"]) == ["Entity", "Individual", "One"]
+    assert row["p"].keys() == {"id", "iri", "name", "names", "name_kinds", "sources", "hashes"}
