@@ -67,7 +67,7 @@ def java_command(heap_mb: int) -> list[str]:
     opens = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in MODULES]
     quiet = ["--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow", "-XX:-UsePerfData"]
     # A server whose heap is full answers nobody; ending it at once loses nothing that was committed.
-    memory = [f"-Xmx{heap_mb}m", "-XX:+ExitOnOutOfMemoryError"]
+    memory = [f"-Xmx{heap_mb}m", "-XX:+ExitOnOutOfMemoryError", "-XX:+UseParallelGC"]
     return [str(JAVA), *memory, *opens, *quiet, "-cp", neo4j_jars.classpath()]
 
 
