@@ -6,7 +6,7 @@ anonymous nodes under the names that ``ingest.parser`` gives them. Its hash is t
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -35,7 +35,9 @@ COLUMNS = pa.schema(
 """What ``table_of`` gives."""
 
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+NEWLINE, BLANK, QUOTE, DOT, OPEN, CLOSE, BACKSLASH, UNDERSCORE, DELETE = b'\n ".<>\\_\x7f'
 
 _PCHAR = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@\-\x{A0}-\x{D7FF}\x{F900}-\x{FDCF}\x{FDF0}-\x{FFEF}]|%[0-9A-Fa-f]{2})"
 _PLAIN_IRI = (
@@ -76,95 +78,112 @@ class Lines:
 def lines_of(block: bytes) -> Lines:
     """The lines of a block; positions of blanks are of no use in lines that have less than two of them."""
     at = np.frombuffer(block, np.uint8)
-    ends = np.flatnonzero(at == 0x0A)
+    ends = np.flatnonzero(at == NEWLINE)
     if not block.endswith(b"\n"):
         ends = np.append(ends, len(block))
     starts = np.concatenate(([0], ends[:-1] + 1)).astype(np.int64)
-    blanks = np.append(np.flatnonzero(at == 0x20), (len(block), len(block)))
+    blanks = np.append(np.flatnonzero(at == BLANK), (len(block), len(block)))
     blank = np.minimum(np.searchsorted(blanks, starts), len(blanks) - 2)
-    quotes = np.append(np.flatnonzero(at == 0x22), len(block))
+    quotes = np.append(np.flatnonzero(at == QUOTE), len(block))
     quote, past = np.searchsorted(quotes[:-1], starts), np.searchsorted(quotes[:-1], ends)
     return Lines(block, starts, ends, blanks[blank], blanks[blank + 1], past - quote, quotes[past - 1])
 
 
-def is_canonical(lines: Lines) -> Mask:
-    """True for lines that are in the canonical form and name no anonymous node; False when in doubt."""
+@dataclass(frozen=True)
+class Terms:
+    """The terms of lines, cut out."""
+
+    subject: pa.DictionaryArray
+    """IRIs without their brackets, anonymous nodes with their ``_:``."""
+    predicate: pa.DictionaryArray
+    object: pa.StringArray
+    """Likewise; of a literal, what is between the quotation marks."""
+    suffix: pa.DictionaryArray
+    """What follows the text of a literal: ``@en``, ``^^<…>`` or nothing."""
+    mark: Bytes
+    """First character of the object."""
+
+    def pick(self, mask: Mask) -> "Terms":
+        where = pa.array(mask)
+        columns = (self.subject, self.predicate, self.object, self.suffix)
+        return Terms(*(column.filter(where) for column in columns), self.mark[mask])
+
+
+def terms_of(lines: Lines) -> Terms:
+    """Cut lines that are in the canonical form, or look like it."""
+    block, start, end, first, second = lines.block, lines.start, lines.end, lines.first, lines.second
+    at = np.frombuffer(block, np.uint8)
+    mark = at[second + 1]
+    literal, blank = mark == QUOTE, mark == UNDERSCORE
+    bracket = (at[start] != UNDERSCORE).astype(np.int64)
+    return Terms(
+        _slices(block, start + bracket, first - bracket).dictionary_encode(),
+        _slices(block, first + 2, second - 1).dictionary_encode(),
+        _slices(block, second + 2 - blank, np.where(literal, lines.last_quote, end - 3 + blank)),
+        _slices(block, np.where(literal, lines.last_quote + 1, end - 2), end - 2).dictionary_encode(),
+        mark,
+    )
+
+
+def looks_canonical(lines: Lines) -> Mask:
+    """True for lines with the shape of the canonical form, no escapes and no anonymous nodes."""
     block, start, end, first, second = lines.block, lines.start, lines.end, lines.first, lines.second
     at = np.frombuffer(block + b"    ", np.uint8)
-    good = (second + 4 < end) & (at[start] == 0x3C) & (at[end - 1] == 0x2E) & (at[end - 2] == 0x20)
-    good &= (at[first - 1] == 0x3E) & (at[first + 1] == 0x3C) & (at[second - 1] == 0x3E) & (first + 3 < second)
-    named = (at[second + 1] == 0x3C) & (at[end - 3] == 0x3E) & (lines.quotes == 0)
-    literal = (at[second + 1] == 0x22) & (lines.quotes == 2)
-    good &= named | literal
+    good: Mask = (second + 4 < end) & (at[start] == OPEN) & (at[end - 1] == DOT) & (at[end - 2] == BLANK)
+    good &= (at[first - 1] == CLOSE) & (at[first + 1] == OPEN) & (at[second - 1] == CLOSE) & (first + 3 < second)
+    named = (at[second + 1] == OPEN) & (at[end - 3] == CLOSE) & (lines.quotes == 0)
+    good &= named | ((at[second + 1] == QUOTE) & (lines.quotes == 2))
     body = at[: len(block)]
-    odd = np.flatnonzero(((body < 0x20) & (body != 0x0A)) | (body == 0x5C) | (body == 0x7F))
+    odd = np.flatnonzero(((body < BLANK) & (body != NEWLINE)) | (body == BACKSLASH) | (body == DELETE))
     if b"\xef\xbf\xbe" in block or b"\xef\xbf\xbf" in block:  # U+FFFE and U+FFFF are escaped
         odd = np.concatenate((odd, [match.start() for match in re.finditer(rb"\xef\xbf[\xbe\xbf]", block)]))
     good[np.searchsorted(start, odd, side="right") - 1] = False
     good[_not_utf8(lines)] = False
-    if not good.any():
-        return good
-    # Terms are looked at once for all lines that have them.
-    rows = np.flatnonzero(good)
-    kept = lines.pick(good)
-    for values in (
-        _slices(block, kept.start + 1, kept.first - 1),
-        _slices(block, kept.first + 2, kept.second - 1),
-    ):
-        coded = values.dictionary_encode()
-        fine = pc.match_substring_regex(coded.dictionary, _PLAIN_IRI).to_numpy(zero_copy_only=False)
-        good[rows[~fine[coded.indices.to_numpy()]]] = False
-    iris = named[rows]
-    if iris.any():
-        objects = _slices(block, kept.second[iris] + 2, kept.end[iris] - 3)
-        fine = pc.match_substring_regex(objects, _PLAIN_IRI).to_numpy(zero_copy_only=False)
-        good[rows[iris][~fine]] = False
-    if not iris.all():
-        coded = _slices(block, kept.last_quote[~iris] + 1, kept.end[~iris] - 2).dictionary_encode()
-        fine = np.array([_is_canonical_suffix(suffix) for suffix in coded.dictionary.to_pylist()], bool)
-        good[rows[~iris][~fine[coded.indices.to_numpy()]]] = False
     return good
 
 
-def table_of(lines: Lines, files: pa.DictionaryArray) -> pa.Table:
+def is_canonical(terms: Terms) -> Mask:
+    """True where the terms of lines that look canonical are such as pyoxigraph would write them; False when in doubt.
+
+    A term that many lines share is looked at once.
+    """
+    good: Mask = _of_dictionary(terms.subject, _are_plain_iris) & _of_dictionary(terms.predicate, _are_plain_iris)
+    good &= _of_dictionary(terms.suffix, lambda values: [_is_canonical_suffix(value) for value in values.to_pylist()])
+    named = terms.mark == OPEN
+    if named.any():
+        good[named] &= _are_plain_iris(terms.object.filter(pa.array(named)))
+    return good
+
+
+def table_of(lines: Lines, terms: Terms, files: pa.DictionaryArray) -> pa.Table:
     """The columns of lines that are in the canonical form, escapes and named anonymous nodes included.
 
     Args:
+        terms: those of the lines.
         files: what each line is from.
     """
-    block, start, end, first, second = lines.block, lines.start, lines.end, lines.first, lines.second
-    at = np.frombuffer(block, np.uint8)
-    mark = at[second + 1]
-    literal, blank = mark == 0x22, mark == 0x5F
-    subject = np.where(at[start] == 0x5F, 0, 1)
-    from_ = second + np.where(blank, 1, 2)
-    to = np.where(literal, lines.last_quote, end - np.where(blank, 2, 3))
-    objects = _slices(block, from_, to)
-    escaped = _with_backslash(at, from_, to)
-    if escaped.any():
-        texts = [_ESCAPE.sub(_unescape, text) for text in objects.filter(pa.array(escaped)).to_pylist()]
-        objects = pc.replace_with_mask(objects, pa.array(escaped), pa.array(texts, pa.string()))
-    suffixes = _slices(block, np.where(literal, lines.last_quote + 1, end - 2), end - 2).dictionary_encode()
-    codes = suffixes.indices.to_numpy()
-    said = [_suffix(suffix) for suffix in suffixes.dictionary.to_pylist()]
+    literal = terms.mark == QUOTE
+    objects = terms.object
+    if b"\\" in lines.block:
+        escaped = pc.and_(pc.match_substring(objects, "\\"), pa.array(literal))
+        texts = [_ESCAPE.sub(_unescape, text) for text in objects.filter(escaped).to_pylist()]
+        objects = pc.replace_with_mask(objects, escaped, pa.array(texts, pa.string()))
+    codes = terms.suffix.indices.to_numpy()
+    said = [_suffix(suffix) for suffix in terms.suffix.dictionary.to_pylist()]
+    kinds = np.where(literal, 2, terms.mark == UNDERSCORE).astype(np.int32)
     return pa.Table.from_arrays(
         [
-            _slices(block, start + subject, first - subject).dictionary_encode(),
-            _slices(block, first + 2, second - 1).dictionary_encode(),
+            terms.subject,
+            terms.predicate,
             objects,
-            pa.DictionaryArray.from_arrays(np.where(literal, 2, blank).astype(np.int32), pa.array(KINDS)),
+            pa.DictionaryArray.from_arrays(kinds, pa.array(KINDS)),
             _coded([language for language, _ in said], codes, literal),
             _coded([datatype for _, datatype in said], codes, literal),
-            _hashes(block, start, end - 2),
+            _hashes(lines.block, lines.start, lines.end - 2),
             files,
         ],
         schema=COLUMNS,
     )
-
-
-def statement_id(line: bytes) -> bytes:
-    """The id of the statement that a canonical line (without its closing dot) makes."""
-    return blake2b(line, digest_size=16).digest()
 
 
 def _slices(block: bytes, from_: Numbers, to: Numbers) -> pa.StringArray:
@@ -184,15 +203,24 @@ def _hashes(block: bytes, from_: Numbers, to: Numbers) -> pa.FixedSizeBinaryArra
 
 def _coded(values: Sequence[str | None], codes: Numbers, literal: Mask) -> pa.DictionaryArray:
     """``values[code]`` where the object is a literal, else null; each value is in the dictionary once."""
-    distinct = sorted({value for value in values if value is not None})
-    place = np.array([-1 if value is None else distinct.index(value) for value in values], np.int32)
+    distinct = list(dict.fromkeys(value for value in values if value is not None))
+    number: dict[str | None, int] = {value: place for place, value in enumerate(distinct)}
+    place = np.array([number.get(value, -1) for value in values], np.int32)
     places = np.where(literal, place[codes], -1).astype(np.int32)
     return pa.DictionaryArray.from_arrays(pa.array(places, mask=places < 0), pa.array(distinct, pa.string()))
 
 
-def _with_backslash(at: np.ndarray[Any, np.dtype[np.uint8]], from_: Numbers, to: Numbers) -> Mask:
-    slashes = np.flatnonzero(at == 0x5C)
-    return np.searchsorted(slashes, from_) < np.searchsorted(slashes, to)
+def _of_dictionary(coded: pa.DictionaryArray, check: Callable[[pa.StringArray], Any]) -> Mask:
+    """What ``check`` says of each value in the dictionary, for each row."""
+    if not len(coded):
+        return np.ones(0, bool)
+    said: Mask = np.array(check(coded.dictionary), bool)[coded.indices.to_numpy()]
+    return said
+
+
+def _are_plain_iris(values: pa.StringArray) -> Mask:
+    plain: Mask = pc.match_substring_regex(values, _PLAIN_IRI).to_numpy(zero_copy_only=False)
+    return plain
 
 
 def _unescape(match: re.Match[str]) -> str:

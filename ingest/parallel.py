@@ -28,6 +28,16 @@ Engine = Literal["local", "ray"]
 AHEAD = 4
 """Items under way for each worker of a Ray cluster; the scheduler has something to do while results come back."""
 
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+}
+"""Of local workers: one thread each, and memory that is kept for the next block. Giving it back and getting it again
+took a third of the CPU time of parsing N-Triples (1.4M lines: 2.1 s of system time against 0.4 s)."""
+
 
 class WorkerDied(KGError):
     """The process that worked on ``item`` is gone, for whatever reason it gave last."""
@@ -84,7 +94,7 @@ class _Worker:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": path, **ENVIRONMENT},
         )
         theirs.close()
         return cls(process, ours, stderr)

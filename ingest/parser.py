@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyoxigraph as ox
 
 from ingest.compression import PACKED, UNPACKING_ERRORS, open_bytes, unpacked_name
-from ingest.ntriples import COLUMNS, Lines, is_canonical, lines_of, table_of
+from ingest.ntriples import COLUMNS, Lines, Terms, is_canonical, lines_of, looks_canonical, table_of, terms_of
 from ingest.screen import screen_xml
 from kg.errors import InputError
 
@@ -45,7 +45,8 @@ MAX_MEMORY = 4 << 30
 """Address space of a worker in bytes."""
 MAX_LINE = 8 << 20
 """Bytes of a line of N-Triples; longer ones are quarantined without being held."""
-BLOCK, SEGMENT, BATCH = 4 << 20, 32 << 20, 50_000
+TOO_LONG = f"longer than {MAX_LINE >> 20} MiB"
+BLOCK, SEGMENT, BATCH = 1 << 20, 32 << 20, 50_000
 """Bytes that are worked on at once and that go to one segment; statements that come from pyoxigraph at once."""
 MAX_TEXT = 200
 """Characters that are kept of a bad line."""
@@ -208,9 +209,10 @@ class Spill:
             if self.pending_size >= BLOCK:
                 self._flush()
 
-    def add_lines(self, lines: Lines, file: int) -> None:
+    def add_terms(self, lines: Lines, terms: Terms, file: int) -> None:
+        """Canonical lines that are cut already."""
         if len(lines):
-            self._add(lines, np.full(len(lines), file))
+            self._add(lines, terms, np.full(len(lines), file))
 
     def close(self) -> None:
         self._flush()
@@ -221,11 +223,12 @@ class Spill:
         blocks, self.pending, self.pending_size = self.pending, [], 0
         if blocks:
             lines = lines_of(b"".join(block for block, _ in blocks))
-            self._add(lines, np.repeat([file for _, file in blocks], [block.count(b"\n") for block, _ in blocks]))
+            files = np.repeat([file for _, file in blocks], [block.count(b"\n") for block, _ in blocks])
+            self._add(lines, terms_of(lines), files)
 
-    def _add(self, lines: Lines, files: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> None:
+    def _add(self, lines: Lines, terms: Terms, files: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> None:
         codes = pa.DictionaryArray.from_arrays(files.astype(np.int32), self.files)
-        self.tables.append(table_of(lines, codes))
+        self.tables.append(table_of(lines, terms, codes))
         self.parsed.num_rows += len(lines)
         self.size += int((lines.end - lines.start).sum())
         if self.size >= SEGMENT:
@@ -258,9 +261,12 @@ def _parts(subjects: pa.StringArray, num_parts: int) -> "np.ndarray[tuple[int], 
     """The part of each subject; anonymous ones have the last."""
     if num_parts == 1:
         return pc.starts_with(subjects, "_:").to_numpy(zero_copy_only=False).astype(np.uint16)
-    values = subjects.cast(pa.binary()).to_pylist()
     return np.array(
-        [num_parts if value.startswith(b"_:") else zlib.crc32(value) % num_parts for value in values], np.uint16
+        [
+            num_parts if value.startswith(b"_:") else zlib.crc32(value) % num_parts
+            for value in subjects.cast(pa.binary()).to_pylist()
+        ],
+        np.uint16,
     )
 
 
@@ -323,64 +329,67 @@ def _read_lines(path: Path, file: int, range_: tuple[int, int] | None, spill: Sp
     form, number = FORMATS[rdf_suffix(path)], 1
     try:
         with open_bytes(path) as stream:
-            for first, block in _blocks(path, stream, range_, bad):
-                number = first + block.count(b"\n")
-                block = block.replace(b"\r\n", b"\n")
-                lines = lines_of(block)
-                plain = is_canonical(lines) & (lines.end - lines.start <= MAX_LINE)
-                spill.add_lines(lines.pick(plain), file)
-                if not plain.all():
-                    others = np.flatnonzero(~plain & (lines.end > lines.start))
-                    texts = [block[lines.start[i] : lines.end[i]] for i in others]
-                    converted = b"".join(_converted(texts, (others + first).tolist(), form, bad))
+            for block, problem in _blocks(stream, range_):
+                if problem is not None:
+                    if number == 1 and not block:
+                        raise InputError(path, problem)
+                    bad(number, problem, block)
+                    number += 1
+                    continue
+                lines = lines_of(block.replace(b"\r\n", b"\n") if b"\r" in block else block)
+                plain = looks_canonical(lines) & (lines.end - lines.start <= MAX_LINE)
+                picked = lines.pick(plain)
+                terms = terms_of(picked)
+                canonical = is_canonical(terms)
+                if not canonical.all():
+                    plain[plain] = canonical
+                    picked, terms = picked.pick(canonical), terms.pick(canonical)
+                spill.add_terms(picked, terms, file)
+                others = np.flatnonzero(~plain & (lines.end > lines.start))
+                if len(others):
+                    texts = [lines.block[lines.start[i] : lines.end[i]] for i in others]
+                    converted = b"".join(_converted(texts, (others + number).tolist(), form, bad))
                     spill.add(_without_loose(converted, loose), file)
+                number += len(lines)
     except OSError as error:
         raise InputError(path, f"cannot be read: {error}") from error
     return number - 1
 
 
-def _blocks(path: Path, stream: BinaryIO, range_: tuple[int, int] | None, bad: Bad) -> Iterator[tuple[int, bytes]]:
-    """Whole lines, about BLOCK bytes at a time, with the number of the first one; the last may lack its newline."""
+def _blocks(stream: BinaryIO, range_: tuple[int, int] | None) -> Iterator[tuple[bytes, str | None]]:
+    """Whole lines, about BLOCK bytes at a time; or how one begins that cannot be given, and why."""
     left = sys.maxsize
     if range_:
         stream.seek(range_[0])
         left = range_[1] - range_[0]
-    number, carry, too_long, broken = 1, b"", False, None
+    carry, too_long, at_start = b"", False, not (range_ and range_[0])
     while left:
-        try:
-            pieces, broken = _pieces(stream, min(BLOCK, left))
-        except UNPACKING_ERRORS as error:
-            raise InputError(path, f"cannot be read: {error}") from error
+        pieces, broken = _pieces(stream, min(BLOCK, left))
         piece = b"".join(pieces)
         left -= len(piece)
         if not piece and not broken:
             break
+        if at_start:
+            piece, at_start = piece.removeprefix(b"\xef\xbb\xbf"), False
         if too_long:
-            end = piece.find(b"\n")
-            if end >= 0:
-                number, too_long, piece = number + 1, False, piece[end + 1 :]
-            else:
-                piece = b""
-        if number == 1 and not carry and not (range_ and range_[0]):
-            piece = piece.removeprefix(b"\xef\xbb\xbf")
+            end = piece.find(b"\n") + 1
+            piece, too_long = (piece[end:], False) if end else (b"", True)
         piece = carry + piece
         end = piece.rfind(b"\n") + 1
         if end:
-            yield number, piece[:end]
-            number += piece.count(b"\n", 0, end)
+            yield piece[:end], None
         carry = piece[end:]
         if len(carry) > MAX_LINE:
-            bad(number, f"longer than {MAX_LINE >> 20} MiB", carry)
+            yield carry[:MAX_TEXT], TOO_LONG
             carry, too_long = b"", True
         if broken:
-            break
-    if broken and number == 1 and not carry and not too_long:
-        raise InputError(path, f"cannot be read: {broken}")
-    if carry and (not broken or carry.rstrip().endswith(b".")):
-        yield number, carry
-        number, carry = number + 1, b""
-    if broken:
-        bad(number, f"the file breaks off here: {broken}", carry)
+            if carry.rstrip().endswith(b"."):
+                yield carry, None
+                carry = b""
+            yield carry, f"cannot be read any further: {broken}"
+            return
+    if carry:
+        yield carry, None
 
 
 def _pieces(stream: BinaryIO, size: int) -> tuple[list[bytes], Exception | None]:
@@ -404,7 +413,7 @@ def _converted(texts: Sequence[bytes], numbers: Sequence[int], form: ox.RdfForma
         return
     try:
         if len(texts) == 1 and len(texts[0]) > MAX_LINE:
-            raise ValueError(f"longer than {MAX_LINE >> 20} MiB")
+            raise ValueError(TOO_LONG)
         quads = ox.parse(b"\n".join(texts), format=form)
         block = ox.serialize((quad.triple for quad in quads), format=ox.RdfFormat.N_TRIPLES)
         if any(_is_nested(line) for line in _suspects(block, b" <<(")):
