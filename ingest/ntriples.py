@@ -135,8 +135,9 @@ def looks_canonical(lines: Lines) -> Mask:
     good &= named | ((at[second + 1] == QUOTE) & (lines.quotes == 2))
     body = at[: len(block)]
     odd = np.flatnonzero(((body < BLANK) & (body != NEWLINE)) | (body == BACKSLASH) | (body == DELETE))
-    if b"\xef\xbf\xbe" in block or b"\xef\xbf\xbf" in block:  # U+FFFE and U+FFFF are escaped
-        odd = np.concatenate((odd, [match.start() for match in re.finditer(rb"\xef\xbf[\xbe\xbf]", block)]))
+    wide = np.flatnonzero(body == 0xEF)
+    noncharacter = (at[wide + 1] == 0xBF) & (at[wide + 2] >= 0xBE)  # U+FFFE and U+FFFF are escaped
+    odd = np.concatenate((odd, wide[noncharacter]))
     good[np.searchsorted(start, odd, side="right") - 1] = False
     good[_not_utf8(lines)] = False
     return good

@@ -9,8 +9,10 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -260,14 +262,17 @@ _EMPTY = pa.RecordBatch.from_pylist([], STORED)
 def _parts(subjects: pa.StringArray, num_parts: int) -> "np.ndarray[tuple[int], np.dtype[np.uint16]]":
     """The part of each subject; anonymous ones have the last."""
     if num_parts == 1:
-        return pc.starts_with(subjects, "_:").to_numpy(zero_copy_only=False).astype(np.uint16)
-    return np.array(
+        blank: np.ndarray[tuple[int], np.dtype[np.bool_]]
+        blank = pc.starts_with(subjects, "_:").to_numpy(zero_copy_only=False)
+        return blank.astype(np.uint16)
+    parts: np.ndarray[tuple[int], np.dtype[np.uint16]] = np.array(
         [
             num_parts if value.startswith(b"_:") else zlib.crc32(value) % num_parts
             for value in subjects.cast(pa.binary()).to_pylist()
         ],
         np.uint16,
     )
+    return parts
 
 
 class _Quarantine:
@@ -301,13 +306,13 @@ def _read_document(path: Path, file: int, spill: Spill, loose: Loose, prefixes: 
     """A file that is read as a whole or not at all, in batches."""
     form = FORMATS[rdf_suffix(path)]
     try:
+        # A small file is held: calling back for every 8 KiB of it costs more than parsing them.
+        whole = path.read_bytes() if path.suffix not in PACKED and path.stat().st_size < MAX_LINE else None
         if form == ox.RdfFormat.RDF_XML:
-            with open_bytes(path) as content:
+            with open_bytes(path) if whole is None else BytesIO(whole) as content:
                 screen_xml(path, content)
-        with open_bytes(path) as content:
-            # A small file is handed over as it is; calling back for every 8 KiB of it costs more than parsing them.
-            small = path.suffix not in PACKED and path.stat().st_size < BLOCK
-            parser = ox.parse(content.read() if small else content, format=form, base_iri=path.absolute().as_uri())
+        with open_bytes(path) if whole is None else nullcontext(whole) as content:
+            parser = ox.parse(content, format=form, base_iri=path.absolute().as_uri())
             graphs = form in (ox.RdfFormat.TRIG, ox.RdfFormat.JSON_LD)
             while block := ox.serialize(
                 (quad.triple for quad in islice(parser, BATCH)) if graphs else islice(parser, BATCH),
@@ -415,7 +420,7 @@ def _converted(texts: Sequence[bytes], numbers: Sequence[int], form: ox.RdfForma
         if len(texts) == 1 and len(texts[0]) > MAX_LINE:
             raise ValueError(TOO_LONG)
         quads = ox.parse(b"\n".join(texts), format=form)
-        block = ox.serialize((quad.triple for quad in quads), format=ox.RdfFormat.N_TRIPLES)
+        block = ox.serialize((quad.triple for quad in quads), format=ox.RdfFormat.N_TRIPLES) or b""
         if any(_is_nested(line) for line in _suspects(block, b" <<(")):
             raise ValueError(NESTED)
     except PARSE_ERRORS as error:

@@ -268,23 +268,29 @@ def merge(one: Merge) -> int:
         with pa.OSFile(segment) as source:
             batches.append(pa.Table.from_batches([pa.ipc.open_file(source).get_batch(one.part)]))
     table = pa.concat_tables([STORED.empty_table(), *batches]).unify_dictionaries().combine_chunks()
-    if table.num_rows:
-        subject = table["subject"].combine_chunks().dictionary_encode()
-        places = np.empty(len(subject.dictionary), np.int64)
-        places[pc.sort_indices(subject.dictionary).to_numpy()] = np.arange(len(places))
-        sids = _sids(table)
-        order = np.lexsort((sids[:, 1], sids[:, 0], places[subject.indices.to_numpy()]))
-        sids = sids[order]
-        again = np.zeros(len(order), bool)
-        again[1:] = (sids[1:] == sids[:-1]).all(axis=1)
-        order = order[~again]
-        num_repeats = table.num_rows - len(order)
-        table = table.take(pa.array(order))
-    else:
-        num_repeats = 0
+    order = _order(table)
     with pa.OSFile(one.out, "wb") as sink, pa.ipc.new_file(sink, STORED) as writer:
-        writer.write_table(table)
-    return num_repeats
+        writer.write_table(table.take(pa.array(order)))
+    return int(table.num_rows - len(order))
+
+
+def _order(table: pa.Table) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Rows by subject and id, the first of those with the same id."""
+    if not table.num_rows:
+        return np.empty(0, np.int64)
+    subject = table["subject"].combine_chunks().dictionary_encode()
+    places = np.empty(len(subject.dictionary), np.uint64)
+    places[pc.sort_indices(subject.dictionary).to_numpy()] = np.arange(len(places), dtype=np.uint64)
+    place, sids = places[subject.indices.to_numpy()], _sids(table)
+    # One number to sort by: the place, and as much of the id as there is room for.
+    bits = len(places).bit_length()
+    key = (place << np.uint64(64 - bits)) | (sids[:, 0] >> np.uint64(bits))
+    order = np.argsort(key, kind="stable")
+    again = (sids[order[1:]] == sids[order[:-1]]).all(axis=1)
+    if (~again & (key[order[1:]] == key[order[:-1]])).any():  # ids that begin alike
+        order = np.lexsort((sids[:, 1], sids[:, 0], place))
+        again = (sids[order[1:]] == sids[order[:-1]]).all(axis=1)
+    return order[np.concatenate(([True], ~again))]
 
 
 def _sids(table: pa.Table) -> "np.ndarray[Any, np.dtype[np.uint64]]":
