@@ -105,8 +105,10 @@ class Terms:
 
     def pick(self, mask: Mask) -> "Terms":
         where = pa.array(mask)
-        columns = (self.subject, self.predicate, self.object, self.suffix)
-        return Terms(*(column.filter(where) for column in columns), self.mark[mask])
+        subject, predicate, object_, suffix = (
+            column.filter(where) for column in (self.subject, self.predicate, self.object, self.suffix)
+        )
+        return Terms(subject, predicate, object_, suffix, self.mark[mask])
 
 
 def terms_of(lines: Lines) -> Terms:

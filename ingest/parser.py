@@ -5,6 +5,7 @@ Arrow with one batch for each part of the release, by a hash of the subject, and
 """
 
 import json
+import os
 import re
 import sys
 import zlib
@@ -87,6 +88,17 @@ class Chunk:
     def path(self, ending: str) -> Path:
         return Path(self.work) / f"{self.number:08}.{ending}"
 
+    def work_on(self, file: str) -> None:
+        """Note which file is parsed, for whoever finds the process dead; in place, since to truncate is slow."""
+        now = os.open(self.path("now"), os.O_WRONLY | os.O_CREAT)
+        os.pwrite(now, os.fsencode(file) + b"\0", 0)
+        os.close(now)
+
+    def worked_on(self) -> str:
+        """The file that was parsed last."""
+        now = self.path("now")
+        return os.fsdecode(now.read_bytes().split(b"\0")[0]) if now.exists() else self.files[0]
+
 
 @dataclass(kw_only=True)
 class Parsed:
@@ -117,9 +129,9 @@ def parse_chunk(chunk: Chunk) -> Parsed:
     pa.set_cpu_count(1)
     sys.setrecursionlimit(10_000)
     parsed = Parsed()
-    spill, quarantine, now = Spill(chunk, parsed), _Quarantine(chunk, parsed), chunk.path("now")
+    spill, quarantine = Spill(chunk, parsed), _Quarantine(chunk, parsed)
     for file, name in enumerate(chunk.files):
-        now.write_text(name, encoding="utf-8", errors="surrogateescape")
+        chunk.work_on(name)
         path = Path(name)
         if rdf_suffix(path) not in FORMATS:
             raise InputError(path, f"its ending is none of {', '.join(FORMATS)} (or those with .gz, .bz2, .zst)")
@@ -186,7 +198,7 @@ def name_ranges(ranges: Ranges) -> Parsed:
     pa.set_cpu_count(1)
     parsed = Parsed()
     spill = Spill(ranges.chunk, parsed)
-    ranges.chunk.path("now").write_text(ranges.chunk.files[0], encoding="utf-8", errors="surrogateescape")
+    ranges.chunk.work_on(ranges.chunk.files[0])
     for block in named_blocks(ranges, ranges.chunk.files[0]):
         spill.add(block, 0)
     spill.close()

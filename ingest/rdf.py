@@ -166,9 +166,7 @@ def _parse(files: Sequence[Path], report: Report, engine: Engine, workers: int |
             _account(parsed, report, 0)
     except WorkerDied as died:
         chunk = died.item if isinstance(died.item, Chunk) else died.item.chunk
-        now = chunk.path("now")
-        file = now.read_text(encoding="utf-8", errors="surrogateescape") if now.exists() else chunk.files[0]
-        raise InputError(file, f"the parser gave up on it ({died.reason})") from died
+        raise InputError(chunk.worked_on(), f"the parser gave up on it ({died.reason})") from died
     place = {name: number for number, name in reversed(list(enumerate(names)))}
     ordered = [
         segment

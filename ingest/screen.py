@@ -6,6 +6,8 @@ such are no sign of malice: small, flat, internal ones pass. That parser also ta
 """
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 from xml.parsers import expat
@@ -15,7 +17,7 @@ from kg.errors import InputError
 MAX_ENTITIES, MAX_VALUE, MAX_GROWTH = 500, 1024, 20
 PIECE = 1 << 20
 LONGEST = 256
-"""Bytes of the end of a piece that are looked at again with the next one; a longer name of an entity is refused."""
+"""Bytes of the end of a piece that may be looked at with the next one; no name of an entity comes near it."""
 _REFERENCE = re.compile(rb"&([A-Za-z_][\w.-]*);")
 _DECLARATION = re.compile(rb"<!entity", re.IGNORECASE)
 
@@ -51,23 +53,22 @@ def screen_xml(path: Path, content: BinaryIO) -> None:
     parser.StartDoctypeDeclHandler = doctype
     parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_NEVER)
     size = growth = declarations = 0
-    seen = b""
+    held = b""
     try:
         while piece := content.read(PIECE):
             parser.Parse(piece, False)
             size += len(piece)
-            seen, before = seen[-LONGEST:] + piece, len(seen[-LONGEST:])
-            declarations += _new(_DECLARATION, seen, before)
-            if values:
-                growth += sum(
-                    len(values.get(match[1].decode(), ""))
-                    for match in _REFERENCE.finditer(seen)
-                    if match.end() > before
-                )
+            seen = held + piece
+            cut = max(seen.rfind(mark, -LONGEST) for mark in (b"<", b"&"))  # what begins there may not be whole
+            seen, held = (seen[:cut], seen[cut:]) if cut >= 0 else (seen, b"")
+            declarations += len(_DECLARATION.findall(seen))
+            growth += _growth(seen, values)
             if growth > MAX_GROWTH * max(size, PIECE):
                 break
         else:
             parser.Parse(b"", True)
+            declarations += len(_DECLARATION.findall(held))
+            growth += _growth(held, values)
     except expat.ExpatError as error:
         raise InputError(path, f"not XML: {expat.errors.messages[error.code]}", line=error.lineno) from error
     if declarations != len(values):
@@ -76,6 +77,10 @@ def screen_xml(path: Path, content: BinaryIO) -> None:
         raise InputError(path, f"its entities would make {growth:,} characters of {size:,}; refused")
 
 
-def _new(pattern: re.Pattern[bytes], seen: bytes, before: int) -> int:
-    """Matches that end in what has come after the first ``before`` bytes."""
-    return sum(1 for match in pattern.finditer(seen) if match.end() > before)
+def _growth(content: bytes, values: Mapping[str, str]) -> int:
+    """Characters that the entities in ``content`` make."""
+    if not values:
+        return 0
+    return sum(
+        len(values.get(name.decode(), "")) * count for name, count in Counter(_REFERENCE.findall(content)).items()
+    )
