@@ -127,7 +127,6 @@ def parse_chunk(chunk: Chunk) -> Parsed:
         InputError: a file cannot be read, is hostile, or does not parse (formats of lines go on after a bad line).
     """
     pa.set_cpu_count(1)
-    sys.setrecursionlimit(10_000)
     parsed = Parsed()
     spill, quarantine = Spill(chunk, parsed), _Quarantine(chunk, parsed)
     for file, name in enumerate(chunk.files):
@@ -522,11 +521,11 @@ def blank_names(lines: Iterable[bytes], file: str) -> dict[str, str]:
                 stack.extend((child, False) for child in children if child not in names)
                 continue
             open_.discard(node)
-            said = sorted(
+            said = {
                 f"{predicate} {names.get(object_, LEAF) if object_.startswith('_:') else object_}"
                 for predicate, object_ in below[node]
-            )
-            names[node] = "_:h" + _digest("\n".join(said))
+            }
+            names[node] = "_:h" + _digest("\n".join(sorted(said)))
 
     for node in below:
         visit(node)

@@ -130,8 +130,8 @@ def parse(
 
 
 def _parse(files: Sequence[Path], report: Report, engine: Engine, workers: int | None, folder: Path) -> Statements:
-    names = [str(file.absolute()) for file in files]
-    sizes = [_unpacked_size(file) for file in files]
+    names = list(dict.fromkeys(str(file.absolute()) for file in files))
+    sizes = [_unpacked_size(Path(name)) for name in names]
     num_parts = min(MAX_PARTS, max(1, sum(sizes) // PART))
     # A worker takes 0.2 CPU seconds to start: none is worth it for less than a chunk.
     useful = 1 if sum(sizes) <= MAX_CHUNK else workers
@@ -167,7 +167,7 @@ def _parse(files: Sequence[Path], report: Report, engine: Engine, workers: int |
     except WorkerDied as died:
         chunk = died.item if isinstance(died.item, Chunk) else died.item.chunk
         raise InputError(chunk.worked_on(), f"the parser gave up on it ({died.reason})") from died
-    place = {name: number for number, name in reversed(list(enumerate(names)))}
+    place = {name: number for number, name in enumerate(names)}
     ordered = [
         segment
         for (file, number), found in sorted(segments.items(), key=lambda kv: (place[kv[0][0]], kv[0][1]))
