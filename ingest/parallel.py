@@ -167,15 +167,18 @@ def _map_ray(fn: Callable[[Item], Result], items: Iterable[Item], workers: int |
 
     A task whose node is lost is given to another one by Ray.
     """
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when ray is imported; Ray makes the token of a local cluster
+    alone = not os.environ.get("RAY_ADDRESS")
+    if "ray" not in sys.modules:  # it looks at its environment when it is imported
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # of a local cluster, it makes the token itself
+        if alone:  # despite its name, this decides on Linux, too, whether anything listens beyond the loopback address
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         ray = importlib.import_module("ray")
     except ImportError as error:
         raise ConfigError("The engine ray needs the package ray; install it, or use the engine local.") from error
     started = not ray.is_initialized()
     if started:
-        here = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(log_to_driver=False, logging_level="ERROR", **here)
+        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False if alone else None)
     try:
         task = ray.remote(fn)
         limit = workers or AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
