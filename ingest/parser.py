@@ -153,9 +153,9 @@ class Loose:
     """Lines that touch anonymous nodes, which have names only when all of the file is read; many go to a file."""
 
     def __init__(self, file: Path) -> None:
-        self.file, self.lines, self.saved = file, list[bytes](), False
+        self.file, self.lines, self.saved = file, list[str](), False
 
-    def append(self, line: bytes) -> None:
+    def append(self, line: str) -> None:
         self.lines.append(line)
         if len(self.lines) == BATCH:
             self.save()
@@ -163,22 +163,22 @@ class Loose:
     def save(self) -> str | None:
         """The name of the file with all the lines; None where there are none."""
         if self.lines:
-            with self.file.open("ab" if self.saved else "wb") as out:
-                out.writelines(line + b"\n" for line in self.lines)
+            with self.file.open("a" if self.saved else "w", encoding="utf-8", newline="\n") as out:
+                out.writelines(line + "\n" for line in self.lines)
             self.saved = True
             self.lines.clear()
         return str(self.file) if self.saved else None
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[str]:
         if self.saved:
             yield from _lines_of([str(self.file)])
         yield from self.lines
 
 
-def _lines_of(files: Sequence[str]) -> Iterator[bytes]:
+def _lines_of(files: Sequence[str]) -> Iterator[str]:
     for file in files:
-        with Path(file).open("rb") as lines:
-            yield from (line.rstrip(b"\n") for line in lines)
+        with Path(file).open(encoding="utf-8", newline="\n") as lines:
+            yield from (line.rstrip("\n") for line in lines)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +188,7 @@ class Ranges:
     chunk: Chunk
     loose: tuple[str, ...]
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[str]:
         return _lines_of(self.loose)
 
 
@@ -463,20 +463,20 @@ def _without_loose(block: bytes, loose: Loose) -> bytes:
     if b"_:" not in block:
         return block
     rest = []
-    for line in block.split(b"\n"):
-        if line.startswith(b"_:") or (b"> _:" in line and line.split(b" ", 2)[2].startswith(b"_:")):
+    for line in block.decode().split("\n"):
+        if line.startswith("_:") or ("> _:" in line and line.split(" ", 2)[2].startswith("_:")):
             loose.append(line)
         else:
             rest.append(line)
-    return b"\n".join(rest)
+    return "\n".join(rest).encode()
 
 
-def named_blocks(lines: Iterable[bytes], file: str) -> Iterator[bytes]:
+def named_blocks(lines: Iterable[str], file: str) -> Iterator[bytes]:
     """Lines with their anonymous nodes named by what they say; ``lines`` is gone through twice."""
     names = blank_names(lines, file)
     block: list[str] = []
     for line in lines:
-        subject, predicate, object_ = line[:-2].decode().split(" ", 2)
+        subject, predicate, object_ = line[:-2].split(" ", 2)
         if subject.startswith("_:"):
             subject = names[subject]
         if object_.startswith("_:"):
@@ -490,7 +490,7 @@ def named_blocks(lines: Iterable[bytes], file: str) -> Iterator[bytes]:
     yield "".join(block).encode()
 
 
-def blank_names(lines: Iterable[bytes], file: str) -> dict[str, str]:
+def blank_names(lines: Iterable[str], file: str) -> dict[str, str]:
     """``_:h<hash>`` for each anonymous subject: the hash of the tree below it, so that equal ones are equal in every
     release. All of which nothing is said are LEAF.
 
@@ -498,8 +498,8 @@ def blank_names(lines: Iterable[bytes], file: str) -> dict[str, str]:
     """
     below: dict[str, list[tuple[str, str]]] = {}
     for line in lines:
-        if line.startswith(b"_:"):
-            subject, predicate, object_ = line[:-2].decode().split(" ", 2)
+        if line.startswith("_:"):
+            subject, predicate, object_ = line[:-2].split(" ", 2)
             below.setdefault(subject, []).append((predicate[1:-1], object_))
     order = {node: number for number, node in enumerate(below)}
     names: dict[str, str] = {}

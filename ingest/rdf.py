@@ -133,8 +133,8 @@ def _parse(files: Sequence[Path], report: Report, engine: Engine, workers: int |
     names = list(dict.fromkeys(str(file.absolute()) for file in files))
     sizes = [_unpacked_size(Path(name)) for name in names]
     num_parts = min(MAX_PARTS, max(1, sum(sizes) // PART))
-    # A worker takes 0.2 CPU seconds to start: none is worth it for less than a chunk.
-    useful = 1 if sum(sizes) <= MAX_CHUNK else workers
+    # A worker takes 0.2 CPU seconds to start: a second one is not worth it for less than a chunk.
+    workers = workers or (1 if sum(sizes) <= MAX_CHUNK else os.cpu_count() or 1)
     chunks = list(_chunks(names, sizes, str(folder), num_parts, report.max_bad, workers))
     prefixes: dict[str, str] = {}
     segments: dict[tuple[str, int], list[str]] = {}
@@ -145,7 +145,7 @@ def _parse(files: Sequence[Path], report: Report, engine: Engine, workers: int |
         with Progress(console=console, disable=not console.is_terminal) as progress:
             bar = progress.add_task("parsing", total=len(chunks))
             for chunk, parsed in zip(
-                chunks, map_chunks(parse_chunk, chunks, engine=engine, workers=useful, memory=MAX_MEMORY), strict=True
+                chunks, map_chunks(parse_chunk, chunks, engine=engine, workers=workers, memory=MAX_MEMORY), strict=True
             ):
                 progress.advance(bar)
                 first = chunk.files[0]
@@ -191,10 +191,10 @@ def _unpacked_size(file: Path) -> int:
 
 
 def _chunks(
-    names: Sequence[str], sizes: Sequence[int], work: str, num_parts: int, max_bad: int | None, workers: int | None
+    names: Sequence[str], sizes: Sequence[int], work: str, num_parts: int, max_bad: int | None, workers: int
 ) -> Iterator[Chunk]:
     """Ranges of large files of lines, other large files, and groups of small ones, in the order of the files."""
-    target = max(MIN_CHUNK, min(MAX_CHUNK, sum(sizes) // (CHUNKS_EACH * (workers or os.cpu_count() or 1))))
+    target = MAX_CHUNK if workers == 1 else max(MIN_CHUNK, min(MAX_CHUNK, sum(sizes) // (CHUNKS_EACH * workers)))
     number, group, size = 0, list[str](), 0
 
     def chunk(files: Sequence[str], range_: tuple[int, int] | None = None) -> Chunk:
