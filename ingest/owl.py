@@ -5,12 +5,19 @@ said of anonymous nodes is folded into the relationships that they state. The wh
 """
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import compress
+from typing import Any, NamedTuple
 
-from ingest.names import curies, local_name, relation_types
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ingest.names import Curies, local_name, relation_types
+from ingest.parts import distinct, encoded, plain
 from ingest.rdf import Statements
 from ingest.report import Report
 from kg.types import Entity, Name, PropertyValue, Scalar, Triple
@@ -63,6 +70,8 @@ NAME_KINDS: Mapping[str, str] = {
 DEFINITIONS = (SKOS + "definition", "http://purl.obolibrary.org/obo/IAO_0000115", DCT + "description", RDFS + "comment")
 """Predicates of definitions, best first."""
 DEPRECATED = OWL + "deprecated"
+SHAPE = ("predicate", "language", "datatype")
+"""What decides on a literal."""
 RESTRICTIONS: Mapping[str, str] = {
     "someValuesFrom": "some",
     "allValuesFrom": "only",
@@ -86,29 +95,42 @@ MAX_PROPERTY = 8000
 """Longer values go to the tail; an index entry of Neo4j ends at about 8 kB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One row of the canonical table."""
+class Row(NamedTuple):
+    """What is said of an anonymous node."""
 
     predicate: str
     object: str
     kind: str
     language: str | None
     datatype: str | None
-    sid: str
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """A relationship that an anonymous node states, before its ends have ids."""
 
     predicate: str
     tail: str
-    properties: Mapping[str, PropertyValue]
+    properties: tuple[tuple[str, PropertyValue], ...]
+    """Sorted."""
+
+    def saying(self, **more: PropertyValue) -> tuple[tuple[str, PropertyValue], ...]:
+        return tuple(sorted({**dict(self.properties), **more}.items()))
+
+
+class Rule(NamedTuple):
+    """What becomes of the literals that have predicate, language and datatype in common."""
+
+    outcome: str
+    """As the report counts it."""
+    what: Any
+    """Kind, language and rank of a name; rank of a definition; key and conversion of a property."""
+    before: str
+    after: str
+    """What a line of the tail has around the literal."""
 
 
 def to_graph(statements: Statements, source: str, report: Report) -> Iterator[Entity | Triple]:
-    """Entities, sorted by id, then triples.
+    """Entities and triples, a part of the statements in memory at a time; stubs come last.
 
     Args:
         source: id of the data set, ``fibo``; becomes the second node label.
@@ -116,193 +138,302 @@ def to_graph(statements: Statements, source: str, report: Report) -> Iterator[En
     yield from _Mapping(statements, source, report).items()
 
 
-class _Mapping:
-    """One pass over a release; what needs the whole of it (ids, single-valued predicates) is worked out first."""
+class _Survey:
+    """A first pass over a release, for what needs the whole of it: ids, predicates, which of them are single-valued."""
 
-    def __init__(self, statements: Statements, source: str, report: Report) -> None:
-        self.source, self.report = source, report
-        columns = [
-            statements.table[name].to_pylist() for name in ("predicate", "object", "kind", "language", "datatype")
-        ] + [[sid.hex() for sid in statements.table["sid"].to_pylist()]]
-        self.about: dict[str, list[Statement]] = defaultdict(list)
-        self.blank: dict[str, list[Statement]] = defaultdict(list)
-        for subject, *rest in zip(statements.table["subject"].to_pylist(), *columns, strict=True):
-            (self.blank if subject.startswith("_:") else self.about)[subject].append(Statement(*rest))
-        everything = [statement for part in (self.about, self.blank) for rows in part.values() for statement in rows]
-        predicates = {statement.predicate for statement in everything}
-        restricted = {OWL + "onProperty", OWL + "inverseOf"}
-        predicates |= {row.object for row in everything if row.predicate in restricted and row.kind == "iri"}
-        objects = {statement.object for statement in everything if statement.kind == "iri"}
-        self.ids = curies({*self.about, *objects, *predicates}, statements.prefixes)
-        self.iris = {short: iri for iri, short in self.ids.items()}
-        own = relation_types({iri: self.ids[iri] for iri in predicates}, taken=set(FIXED_TYPES.values()))
-        self.types = {**own, **FIXED_TYPES}
-        self.typed = self._single_valued()
-        self.folded: set[str] = set()
+    def __init__(self, statements: Statements) -> None:
+        self.predicates: set[str] = set()
+        self.described = Seen()
+        self.several: set[str] = set()
+        """Predicates that have two values somewhere, or one that is no native scalar or too long."""
+        self.datatypes: dict[str, set[str]] = defaultdict(set)
+        self.ids = Curies(statements.prefixes)
+        for part in statements.parts():
+            subjects = pc.unique(plain(part["subject"]))
+            self.described.new(subjects.to_pylist())
+            self.ids.look(subjects)
+            self._look(part, self.ids.look)
+            self._values(part)
+        self._look(statements.blank, self.ids.look)
+        if self.ids.are_crowded:
+            for part in statements.parts():
+                self.ids.compare(pc.unique(plain(part["subject"])))
+                self._look(part, self.ids.compare)
+            self._look(statements.blank, self.ids.compare)
+            self.ids.settle()
 
-    def items(self) -> Iterator[Entity | Triple]:
-        triples: dict[str, Triple] = {}
-        entities: dict[str, Entity] = {}
-        for iri in sorted(self.about, key=self.ids.__getitem__):
-            entity, edges = self._describe(iri)
-            entities[entity.id] = entity
-            triples.update((triple.sid, triple) for triple in edges)
-        for triple in triples.values():
-            for end in (triple.head, triple.tail):
-                if end not in entities:
-                    entities[end] = self._stub(end)
-        for iri in self.types:
-            if iri not in FIXED_TYPES and self.ids[iri] not in entities:
-                entities[self.ids[iri]] = self._stub(self.ids[iri])
-        lost = sum(len(rows) for node, rows in self.blank.items() if node not in self.folded)
-        self.report.skip("about an anonymous node that nothing refers to (kept in the canonical table)", lost)
-        self.report.keep("folded into derived relationships", sum(len(self.blank[node]) for node in self.folded))
-        yield from sorted(entities.values(), key=lambda entity: entity.id)
-        yield from sorted(triples.values(), key=lambda triple: (triple.head, triple.relation, triple.tail, triple.sid))
+    def _look(self, part: pa.Table, at: Callable[[pa.Array], None]) -> None:
+        linked = part.filter(pc.equal(part["kind"], "iri"))
+        predicates = pc.unique(plain(part["predicate"]))
+        inside = pc.is_in(plain(linked["predicate"]), value_set=pa.array([OWL + "onProperty", OWL + "inverseOf"]))
+        self.predicates.update(predicates.to_pylist(), plain(linked["object"].filter(inside)).to_pylist())
+        for iris in (predicates, pc.unique(plain(linked["object"]))):
+            at(iris)
 
-    def _stub(self, entity_id: str) -> Entity:
-        return Entity(id=entity_id, iri=self.iris[entity_id], source=self.source, kinds=("Stub",))
+    def _values(self, part: pa.Table) -> None:
+        predicates, predicate = encoded(part["predicate"])
+        kinds, kind = encoded(part["kind"])
+        _, subject = encoded(part["subject"])
+        is_open = np.array([iri not in self.several and not _is_name(iri) for iri in predicates], bool)
+        is_literal = np.array([name == "literal" for name in kinds], bool)
+        rows = np.flatnonzero(is_open[predicate] & is_literal[kind])
+        pairs = np.sort(subject[rows] * len(predicates) + predicate[rows])
+        twice = np.unique(pairs[1:][pairs[1:] == pairs[:-1]] % len(predicates))
+        self.several.update(predicates[place] for place in twice.tolist())
+        literals = part.take(rows)
+        shapes, shape = distinct([encoded(literals[name]) for name in SHAPE])
+        for place, (iri, language, datatype) in enumerate(shapes):
+            self.datatypes[iri].add("@" if language else datatype or "")
+            if iri not in self.several:
+                values = literals["object"].filter(pa.array(shape == place))
+                if language or not _are_native(plain(values), datatype or XSD + "string"):
+                    self.several.add(iri)
 
-    def _single_valued(self) -> dict[str, str]:
+    def typed(self) -> dict[str, str]:
         """Predicate → property key, for those with one value and one datatype wherever they occur."""
-        datatypes: dict[str, set[str]] = defaultdict(set)
-        several: set[str] = set()
-        for rows in self.about.values():
-            literals = [row for row in rows if row.kind == "literal"]
-            for predicate, count in Counter(row.predicate for row in literals).items():
-                if count > 1:
-                    several.add(predicate)
-            for row in literals:
-                datatypes[row.predicate].add("@" if row.language else row.datatype or "")
-                if _scalar(row) is None or len(row.object) > MAX_PROPERTY:
-                    several.add(row.predicate)
         keys: dict[str, list[str]] = defaultdict(list)
-        for predicate, found in datatypes.items():
-            if predicate not in several and len(found) == 1 and not self._is_name(predicate):
+        for predicate, found in self.datatypes.items():
+            if predicate not in self.several and len(found) == 1:
                 keys[re.sub(r"\W", "_", local_name(predicate))].append(predicate)
         return {iris[0]: key for key, iris in keys.items() if len(iris) == 1 and key not in RESERVED and key}
 
-    @staticmethod
-    def _is_name(predicate: str) -> bool:
-        return local_name(predicate) in NAME_KINDS or predicate in DEFINITIONS or predicate == DEPRECATED
 
-    def _describe(self, iri: str) -> tuple[Entity, list[Triple]]:
-        kinds: set[str] = set()
-        names: dict[tuple[str, str, str], Name] = {}
-        definitions: list[tuple[int, int, str]] = []
+class Seen:
+    """IRIs that have come, each remembered in eight bytes: by its hash.
+
+    Two of ten million have the same hash with a probability of 1 in 370,000.
+    """
+
+    def __init__(self) -> None:
+        self._hashes = np.empty(0, np.int64)
+
+    def new(self, iris: Sequence[str]) -> list[str]:
+        """Those that never came before; now they have."""
+        hashes = np.fromiter(map(hash, iris), np.int64, len(iris))
+        places = np.searchsorted(self._hashes, hashes)
+        known = np.zeros(len(iris), bool)
+        inside = places < len(self._hashes)
+        known[inside] = self._hashes[places[inside]] == hashes[inside]
+        self._hashes = np.concatenate([self._hashes, np.unique(hashes[~known])])
+        self._hashes.sort(kind="stable")  # two sorted runs: merged in linear time
+        return list(dict.fromkeys(compress(iris, ~known)))
+
+
+class _Mapping:
+    """The pass that makes entities and triples."""
+
+    def __init__(self, statements: Statements, source: str, report: Report) -> None:
+        self.statements, self.source, self.report = statements, source, report
+        survey = _Survey(statements)
+        self.ids, self.seen, self.typed = survey.ids, survey.described, survey.typed()
+        own = relation_types({iri: self.ids(iri) for iri in survey.predicates}, taken=set(FIXED_TYPES.values()))
+        self.types = {**own, **FIXED_TYPES}
+        self.rules: dict[tuple[str, str | None, str | None], Rule] = {}
+        self.folded: set[str] = set()
+        self.blank: dict[str, list[Row]] = defaultdict(list)
+        columns = (plain(statements.blank[name]).to_pylist() for name in ("subject", *Row._fields))
+        for node, *row in zip(*columns, strict=True):
+            self.blank[node].append(Row(*row))
+
+    def items(self) -> Iterator[Entity | Triple]:
+        for part in self.statements.parts():
+            yield from self._part(part)
+        yield from self._stubs([iri for iri in self.types if iri not in FIXED_TYPES])
+        lost = sum(len(rows) for node, rows in self.blank.items() if node not in self.folded)
+        self.report.skip("about an anonymous node that nothing refers to (kept in the canonical table)", lost)
+        self.report.keep("folded into derived relationships", sum(len(self.blank[node]) for node in self.folded))
+
+    def _stubs(self, iris: Iterable[str]) -> Iterator[Entity]:
+        for iri in self.seen.new(list(iris)):
+            yield Entity(id=self.ids(iri), iri=iri, source=self.source, kinds=("Stub",))
+
+    def _part(self, part: pa.Table) -> Iterator[Entity | Triple]:
+        subjects, subject = encoded(part["subject"])
+        predicates, predicate = encoded(part["predicate"])
+        kinds, kind = encoded(part["kind"])
+        heads = [self.ids(iri) for iri in subjects]
+
+        def rows_of(which: str) -> NDArray[np.int64]:
+            return np.flatnonzero(kind == kinds.index(which)) if which in kinds else np.empty(0, np.int64)
+
+        linked, nested, valued = rows_of("iri"), rows_of("blank"), rows_of("literal")
+        objects, object_ = encoded(part["object"].take(linked))
+        is_type = predicate[linked] == (predicates.index(TYPE) if TYPE in predicates else -1)
+        is_kind = is_type & np.array([iri in KIND_OF_TYPE for iri in objects], bool)[object_]
+        labels: dict[int, set[str]] = defaultdict(set)
+        for number, place in zip(subject[linked[is_kind]].tolist(), object_[is_kind].tolist(), strict=True):
+            labels[number].add(KIND_OF_TYPE[objects[place]])
+        self.report.keep("node label", int(is_kind.sum()))
+        instances = set(subject[linked[is_type & ~is_kind]].tolist())
+
+        edges, object_ = linked[~is_kind], object_[~is_kind]
+        used = np.unique(object_).tolist()
+        tails = {place: self.ids(objects[place]) for place in used}
+        types = [self.types[iri] for iri in predicates]
+        sids = part["sid"].take(edges).to_pylist()
+        self.report.keep("relationship", len(edges))
+
+        lines: dict[int, list[str]] = defaultdict(list)
+        derived: list[Triple] = []
+        ends = {objects[place] for place in used}
+        nodes, said_by = part["object"].take(nested), part["sid"].take(nested)
+        columns = (subject[nested].tolist(), predicate[nested].tolist(), plain(nodes).to_pylist(), said_by.to_pylist())
+        for number, place, node, sid in zip(*columns, strict=True):
+            for edge in self._unfold(predicates[place], node):
+                ends.add(edge.tail)
+                derived.append(self._derived(heads[number], edge, sid))
+                if edge.predicate == TYPE:
+                    instances.add(number)
+            lines[number] += self._unfold_literals(predicates[place], node)
+        self.report.keep("relationship of an anonymous node", len(nested))
+
+        shapes, shape = distinct([encoded(part[name].take(valued)) for name in SHAPE])
+        rules = [self._rule(*each) for each in shapes]
+        for rule, count in zip(rules, np.bincount(shape, minlength=len(rules)).tolist(), strict=True):
+            self.report.keep(rule.outcome, count)
+        texts = plain(part["object"].take(valued)).to_pylist()
+        said = list(zip([rules[place] for place in shape.tolist()], texts, strict=True))
+        bounds = np.searchsorted(subject[valued], np.arange(len(subjects) + 1)).tolist()
+        for number, (iri, head) in enumerate(zip(subjects, heads, strict=True)):
+            yield self._entity(
+                iri,
+                head,
+                said[bounds[number] : bounds[number + 1]],
+                labels.get(number) or set(),
+                lines.get(number) or [],
+                is_instance=number in instances,
+            )
+        for number, place, end, sid in zip(
+            subject[edges].tolist(), predicate[edges].tolist(), object_.tolist(), sids, strict=True
+        ):
+            yield Triple(head=heads[number], relation=types[place], tail=tails[end], source=self.source, sid=sid.hex())
+        yield from derived
+        yield from self._stubs(ends)
+
+    def _rule(self, predicate: str, language: str | None, datatype: str | None) -> Rule:
+        key = (predicate, language, datatype)
+        if key in self.rules:
+            return self.rules[key]
+        outcome, after = "tail", ""
+        what: Any = None
+        if language:
+            after = f"@{language}"
+        elif datatype and datatype != XSD + "string":
+            after = f"^^{datatype.removeprefix(XSD)}"
+        if local_name(predicate) in NAME_KINDS:
+            kind = NAME_KINDS[local_name(predicate)]
+            outcome, what = "name", (kind, language or "", _rank(kind, language or ""))
+        elif predicate in DEFINITIONS and _is_english(language):
+            outcome, what = "definition", (DEFINITIONS.index(predicate), 0 if language else 1)
+        elif predicate == DEPRECATED:
+            outcome = "node label"
+        elif predicate in self.typed:
+            outcome, what = "property", (self.typed[predicate], NATIVE[datatype or XSD + "string"])
+        self.rules[key] = rule = Rule(outcome, what, f"{self.ids(predicate)}=", after)
+        return rule
+
+    def _entity(
+        self,
+        iri: str,
+        head: str,
+        literals: Sequence[tuple[Rule, str]],
+        kinds: set[str],
+        tail: list[str],
+        *,
+        is_instance: bool,
+    ) -> Entity:
+        names: set[tuple[str, tuple[str, str, tuple[int, int]]]] = set()
+        definitions: list[tuple[tuple[int, int], str]] = []
         properties: dict[str, Scalar] = {}
-        tail: list[str] = []
-        edges: list[Triple] = []
-        head = self.ids[iri]
         if iri in self.types and iri not in FIXED_TYPES:
             properties["relation"] = self.types[iri]
-        for row in self.about[iri]:
-            if row.kind == "blank":
-                self.report.keep("relationship of an anonymous node")
-                found = self._unfold(row)
-                edges += [self._triple(head, edge, f"{row.sid} {number}") for number, edge in enumerate(found)]
-                tail += self._unfold_literals(row)
-            elif row.kind == "iri":
-                if row.predicate == TYPE and row.object in KIND_OF_TYPE:
-                    kinds.add(KIND_OF_TYPE[row.object])
-                    self.report.keep("node label")
-                else:
-                    edges.append(self._triple(head, Edge(row.predicate, row.object, {}), row.sid))
-                    self.report.keep("relationship")
-            elif local_name(row.predicate) in NAME_KINDS and row.object.strip():
-                kind, language = NAME_KINDS[local_name(row.predicate)], row.language or ""
-                names[row.object, kind, language] = Name(text=row.object, kind=kind, language=language)
-                self.report.keep("name")
-            elif row.predicate in DEFINITIONS and _is_english(row.language):
-                definitions.append((DEFINITIONS.index(row.predicate), 0 if row.language else 1, row.object))
-                self.report.keep("definition")
-            elif row.predicate == DEPRECATED and row.object in ("true", "1"):
+        for (outcome, what, before, after), text in literals:
+            if outcome == "name" and text and not text.isspace():
+                names.add((text, what))
+            elif outcome == "definition":
+                definitions.append((what, text))
+            elif outcome == "property":
+                properties[what[0]] = what[1](text)
+            elif outcome == "node label" and text in ("true", "1"):
                 kinds.add("Deprecated")
-                self.report.keep("node label")
-            elif row.predicate in self.typed:
-                properties[self.typed[row.predicate]] = _scalar(row)  # type: ignore[assignment]
-                self.report.keep("property")
             else:
-                tail.append(f"{self.ids[row.predicate]}={_lexical(row)}")
-                self.report.keep("tail")
+                tail.append(f"{before}{text}{after}")
+                if outcome != "tail":  # a name of blanks, or "deprecated" that is not true
+                    self.report.kept[outcome] -= 1
+                    self.report.keep("tail")
         if not kinds - {"Deprecated"}:
-            kinds.add("Individual" if any(edge.relation == "INSTANCE_OF" for edge in edges) else "Item")
-        chosen = _preferred(list(names.values()))
-        texts = list(dict.fromkeys(text for _, _, text in sorted(definitions)))
+            kinds.add("Individual" if is_instance else "Item")
+        texts = list(dict.fromkeys(text for _, text in sorted(definitions)))
         return Entity(
             id=head,
             iri=iri,
             source=self.source,
             kinds=tuple(sorted(kinds)),
-            name=chosen,
-            names=tuple(names[key] for key in sorted(names)),
+            name=min((what[2], text) for text, what in names)[1] if names else None,
+            names=tuple([Name(text=text, kind=what[0], language=what[1]) for text, what in sorted(names)]),
             definition=texts[0] if texts else None,
             definitions=tuple(texts),
             properties=properties,
             tail=tuple(sorted(tail)),
-        ), edges
+        )
 
-    def _triple(self, head: str, edge: Edge, sid: str) -> Triple:
-        if " " in sid:
-            sid = blake2b(f"{sid} {edge.predicate} {edge.tail}".encode(), digest_size=16).hexdigest()
+    def _derived(self, head: str, edge: Edge, sid: bytes) -> Triple:
+        said = f"{sid.hex()} {edge.predicate} {edge.tail} {edge.properties}"
         return Triple(
             head=head,
             relation=self.types[edge.predicate],
-            tail=self.ids[edge.tail],
+            tail=self.ids(edge.tail),
             source=self.source,
-            sid=sid,
-            properties=edge.properties,
+            sid=blake2b(said.encode(), digest_size=16).hexdigest(),
+            properties=dict(edge.properties),
         )
 
-    def _unfold(self, row: Statement) -> list[Edge]:
+    def _unfold(self, predicate: str, node: str) -> list[Edge]:
         """The relationships that ``subject predicate [ … ]`` states, ends at named resources only."""
-        edges: list[Edge] = []
-        waiting = [Edge(row.predicate, row.object, {"derived": True})]
-        seen: set[str] = set()
+        edges: set[Edge] = set()
+        waiting = [Edge(predicate, node, (("derived", True),))]
+        seen: set[Edge] = set()
         while waiting:  # no recursion: a list of rdf:rest is as deep as it is long
             state = waiting.pop()
-            if repr(state) in seen:
-                continue
-            seen.add(repr(state))
-            for found, is_blank in self._step(state.predicate, state.tail, state.properties):
-                (waiting if is_blank else edges).append(found)
-        return sorted(set_of(edges), key=repr)
+            if state not in seen:
+                seen.add(state)
+                for found, is_blank in self._step(state):
+                    waiting.append(found) if is_blank else edges.add(found)
+        return sorted(edges, key=repr)
 
-    def _step(self, predicate: str, node: str, properties: Mapping[str, PropertyValue]) -> Iterator[tuple[Edge, bool]]:
+    def _step(self, state: Edge) -> Iterator[tuple[Edge, bool]]:
         """What one anonymous node states, and whether the other end is anonymous in its turn."""
+        predicate, node, properties = state
         self.folded.add(node)
         rows = self.blank[node]
-        by_predicate = {row.predicate: row for row in rows}
-        on = by_predicate.get(OWL + "onProperty")
+        on = next((row for row in rows if row.predicate == OWL + "onProperty"), None)
         if on is not None:
-            properties = {**properties, **self._quantifier(rows)}
+            stated = self._quantifier(rows)
             if on.kind == "blank":  # an inverse: the restriction runs the other way
                 self.folded.add(on.object)
                 inverse = next((r for r in self.blank[on.object] if r.predicate == OWL + "inverseOf"), None)
                 if inverse is not None:
-                    on, properties = inverse, {**properties, "inverse": True}
-            predicate = on.object if on.kind == "iri" else predicate
+                    on, stated = inverse, {**stated, "inverse": True}
+            predicate, properties = on.object if on.kind == "iri" else predicate, state.saying(**stated)
+        state = Edge(predicate, node, properties)
         for row in rows:
             if row.predicate == TYPE and row.kind == "iri" and not row.object.startswith((OWL, RDF, RDFS)):
-                yield Edge(predicate, row.object, {**properties, "quantifier": "some"}), False
+                yield Edge(predicate, row.object, state.saying(quantifier="some")), False
             if row.predicate in (TYPE, OWL + "onProperty") or row.kind == "literal":
                 continue
-            inner = predicate if on is not None or row.predicate in GROUPS or self._is_list(row) else row.predicate
-            grouped = dict(properties)
+            is_list = row.predicate in (RDF + "first", RDF + "rest")
+            inner = predicate if on is not None or is_list or row.predicate in GROUPS else row.predicate
+            grouped = properties
             if row.predicate in GROUPS:
-                grouped |= {"group": node[3:], "connective": GROUPS[row.predicate]}
-            elif on is None and not self._is_list(row):
-                grouped["group"] = node[3:]
+                grouped = state.saying(group=node[3:], connective=GROUPS[row.predicate])
+            elif on is None and not is_list:
+                grouped = state.saying(group=node[3:])
             if row.kind == "blank":
                 yield Edge(inner, row.object, grouped), True
-            elif row.object not in (RDF + "nil",) and not row.object.startswith(XSD):
+            elif row.object != RDF + "nil" and not row.object.startswith(XSD):
                 yield Edge(inner, row.object, grouped), False
 
-    @staticmethod
-    def _is_list(row: Statement) -> bool:
-        return row.predicate in (RDF + "first", RDF + "rest")
-
-    def _quantifier(self, rows: Sequence[Statement]) -> dict[str, PropertyValue]:
+    def _quantifier(self, rows: Sequence[Row]) -> dict[str, PropertyValue]:
         found: dict[str, PropertyValue] = {}
         for row in rows:
             name = RESTRICTIONS.get(row.predicate.removeprefix(OWL))
@@ -312,10 +443,10 @@ class _Mapping:
                     found["n"] = int(row.object)
         return found
 
-    def _unfold_literals(self, row: Statement) -> list[str]:
+    def _unfold_literals(self, predicate: str, start: str) -> list[str]:
         """Literals and datatypes within an anonymous node: a line each in the tail, so that no value is lost."""
         said: list[str] = []
-        stack, seen = [row.object], set[str]()
+        stack, seen = [start], set[str]()
         while stack:
             node = stack.pop()
             if node in seen:
@@ -328,51 +459,51 @@ class _Mapping:
                 if inner.kind == "blank":
                     stack.append(inner.object)
                 elif inner.kind == "literal" or inner.object.startswith(XSD):
-                    value = _lexical(inner) if inner.kind == "literal" else self.ids[inner.object]
-                    on_property = f" {self.ids[on]}" if on else ""
-                    said.append(f"{self.ids[row.predicate]}{on_property} {local_name(inner.predicate)}={value}")
-        return sorted(said)
+                    value = self._lexical(inner) if inner.kind == "literal" else self.ids(inner.object)
+                    on_property = f" {self.ids(on)}" if on else ""
+                    said.append(f"{self.ids(predicate)}{on_property} {local_name(inner.predicate)}={value}")
+        return said
+
+    def _lexical(self, row: Row) -> str:
+        """``text@lang``, ``lexical^^datatype``, or the plain string."""
+        return row.object + self._rule(row.predicate, row.language, row.datatype).after
 
 
-def set_of(edges: Iterable[Edge]) -> list[Edge]:
-    """Edges without repeats (their properties are no hashable values)."""
-    return list({repr(edge): edge for edge in edges}.values())
+def _is_name(predicate: str) -> bool:
+    return local_name(predicate) in NAME_KINDS or predicate in DEFINITIONS or predicate == DEPRECATED
 
 
-def _preferred(names: Sequence[Name]) -> str | None:
-    """The name to show: preferred ones first, English or untagged before others, then by text."""
-
-    def rank(name: Name) -> tuple[int, int, str]:
-        language = name.language.lower()
-        order = 0 if language == "en" else 1 if language.startswith("en-") else 2 if not language else 3
-        return (0 if name.kind == "pref" else 1 if name.kind == "syn" else 2, order, name.text)
-
-    return min(names, key=rank).text if names else None
+def _rank(kind: str, language: str) -> tuple[int, int]:
+    """Which name to show: preferred ones first, then English or untagged before others; the least."""
+    language = language.lower()
+    order = 0 if language == "en" else 1 if language.startswith("en-") else 2 if not language else 3
+    return {"pref": 0, "syn": 1}.get(kind, 2), order
 
 
 def _is_english(language: str | None) -> bool:
     return not language or language.lower() == "en" or language.lower().startswith("en-")
 
 
-def _scalar(row: Statement) -> Scalar | None:
-    """A native value that says exactly what the literal says, or None."""
-    if row.language:
-        return None
-    local = (row.datatype or XSD + "string").removeprefix(XSD)
-    if local == "boolean" and row.object in ("true", "false"):
-        return row.object == "true"
-    if local in ("integer", "int", "long", "short", "nonNegativeInteger", "positiveInteger"):
-        canonical = row.object.isdigit() and str(int(row.object)) == row.object
-        return int(row.object) if canonical and int(row.object) < 2**63 else None
-    if local in ("string", "anyURI", "dateTime", "date", "gYear"):
-        return row.object
-    return None
+def _are_native(values: pa.ChunkedArray, datatype: str) -> bool:
+    """True when native values say exactly what all these literals of one datatype say, and fit into a property."""
+    if datatype not in NATIVE:
+        return False
+    if NATIVE[datatype] is int:
+        digits = pc.match_substring_regex(values, f"^({CANONICAL})$")
+        return bool(pc.all(digits).as_py()) and all(int(text) < 2**63 for text in pc.unique(values).to_pylist())
+    if NATIVE[datatype] is _is_true:
+        return set(pc.unique(values).to_pylist()) <= {"true", "false"}
+    return bool((pc.max(pc.utf8_length(values)).as_py() or 0) <= MAX_PROPERTY)
 
 
-def _lexical(row: Statement) -> str:
-    """``text@lang``, ``lexical^^datatype``, or the plain string."""
-    if row.language:
-        return f"{row.object}@{row.language}"
-    if row.datatype and row.datatype != XSD + "string":
-        return f"{row.object}^^{row.datatype.removeprefix(XSD)}"
-    return row.object
+def _is_true(text: str) -> bool:
+    return text == "true"
+
+
+NATIVE: Mapping[str, Callable[[str], Scalar]] = {
+    XSD + "boolean": _is_true,
+    **{XSD + name: int for name in ("integer", "int", "long", "short", "nonNegativeInteger", "positiveInteger")},
+    **{XSD + name: str for name in ("string", "anyURI", "dateTime", "date", "gYear")},
+}
+"""Datatypes whose literals can be values of properties, and how."""
+CANONICAL = "0|[1-9][0-9]{0,18}"
