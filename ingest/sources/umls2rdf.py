@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.parse import unquote_plus
 
 from ingest.names import local_name
-from ingest.owl import OWL, RDFS, SKOS, TYPE
 from ingest.rdf import Statements, parse
 from ingest.report import Report
 from ingest.sources.metathesaurus import (
@@ -23,6 +22,7 @@ from ingest.sources.metathesaurus import (
     Selection,
 )
 from ingest.sources.reading import Reading
+from ingest.vocabulary import OWL, RDFS, SKOS, TYPE
 from kg.errors import ConfigError, InputError
 
 UMLS = "http://bioportal.bioontology.org/ontologies/umls/"

@@ -13,7 +13,6 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingest.owl import OWL, RDFS, SKOS, TYPE, XSD
 from ingest.rdf import Statements
 from ingest.report import Report
 from ingest.sources.wikidata_record import (
@@ -33,6 +32,7 @@ from ingest.sources.wikidata_record import (
     string,
     time,
 )
+from ingest.vocabulary import OWL, RDFS, SKOS, TYPE, XSD
 
 DIRECT, NORMALIZED = "http://www.wikidata.org/prop/direct/", "http://www.wikidata.org/prop/direct-normalized/"
 NO_VALUE, GENID = "http://www.wikidata.org/prop/novalue/", "/.well-known/genid/"

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from ingest.names import curies, relation_types, upper_snake
-from ingest.owl import MAX_PROPERTY, to_graph
+from ingest.owl import to_graph
 from ingest.rdf import parse
 from ingest.report import Report
+from ingest.vocabulary import MAX_PROPERTY
 from kg.types import Entity, Triple
 
 PREFIXES = """
