@@ -8,6 +8,7 @@ from itertools import compress
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ingest.names import Curies, local_name
 from ingest.parts import distinct, encoded, plain
@@ -58,20 +59,19 @@ class Survey:
         self.several.update(predicates[place] for place in twice.tolist())
         literals = part.select(["object", *SHAPE]).filter(pa.array(where))
         shapes, shape = distinct([encoded(literals[name]) for name in SHAPE])
-        for place, (iri, language, datatype) in enumerate(shapes):
+        for iri, language, datatype in shapes:
             self.datatypes[iri].add("@" if language else datatype or "")
-            if language:
-                self.several.add(iri)
-            elif iri not in self.several:
-                values = plain(literals["object"].filter(pa.array(shape == place)))
-                if not _are_native(values, datatype or XSD + "string"):
-                    self.several.add(iri)
+        for datatype in {datatype for _, _, datatype in shapes}:
+            alike = np.array([not row[1] and row[2] == datatype for row in shapes])[shape]
+            values = plain(literals["object"].filter(pa.array(alike)))
+            odd = np.unique(shape[alike][~_are_native(values, datatype or XSD + "string")])
+            self.several.update(shapes[place][0] for place in odd.tolist())
 
     def typed(self) -> dict[str, str]:
         """Predicate → property key, for those with one value and one datatype wherever they occur."""
         keys: dict[str, list[str]] = defaultdict(list)
         for predicate, found in self.datatypes.items():
-            if predicate not in self.several and len(found) == 1:
+            if predicate not in self.several and len(found) == 1 and "@" not in found:
                 keys[re.sub(r"\W", "_", local_name(predicate))].append(predicate)
         return {iris[0]: key for key, iris in keys.items() if len(iris) == 1 and key not in RESERVED and key}
 
@@ -97,13 +97,16 @@ class Seen:
         return list(dict.fromkeys(compress(iris, ~known)))
 
 
-def _are_native(values: pa.ChunkedArray, datatype: str) -> bool:
-    """True when native values say exactly what all these literals of one datatype say, and fit into a property."""
-    if datatype not in NATIVE:
-        return False
-    if NATIVE[datatype] is int:
-        digits = pc.match_substring_regex(values, INTEGER)
-        return bool(pc.all(digits).as_py()) and all(int(text) < 2**63 for text in pc.unique(values).to_pylist())
-    if NATIVE[datatype] is is_true:
-        return set(pc.unique(values).to_pylist()) <= {"true", "false"}
-    return bool((pc.max(pc.utf8_length(values)).as_py() or 0) <= MAX_PROPERTY)
+def _are_native(values: pa.ChunkedArray, datatype: str) -> NDArray[np.bool_]:
+    """Where a native value says exactly what a literal of ``datatype`` says, and fits into a property."""
+    native = NATIVE.get(datatype)
+    if native is None:
+        found = pc.is_null(values)
+    elif native is is_true:
+        found = pc.is_in(values, value_set=pa.array(["true", "false"]))
+    elif native is int:
+        fits = pc.or_(pc.less(pc.utf8_length(values), 19), pc.less(values, str(1 << 63)))
+        found = pc.and_(fits, pc.match_substring_regex(values, INTEGER))
+    else:
+        found = pc.less_equal(pc.utf8_length(values), MAX_PROPERTY)
+    return np.asarray(found, bool)
