@@ -93,19 +93,21 @@ class Anonymous:
         return sorted(found, key=repr)
 
     def literals(self, node: str) -> list[tuple[str | None, Row]]:
-        """Literals and datatypes at or below a node, each with the property that its restriction is on."""
+        """Literals and datatypes at or below a node, each with the property of the restriction that it is within."""
         found: list[tuple[str | None, Row]] = []
-        waiting, seen = [node], set[str]()
+        waiting: list[tuple[str, str | None]] = [(node, None)]
+        seen: set[tuple[str, str | None]] = set()
         while waiting:
-            node = waiting.pop()
-            if node in seen:
+            place = waiting.pop()
+            if place in seen:
                 continue
-            seen.add(node)
+            seen.add(place)
+            node, on = place
             rows = self.rows[node]
-            on = next((row.object for row in rows if row.predicate == ON_PROPERTY and row.kind == "iri"), None)
+            on = next((row.object for row in rows if row.predicate == ON_PROPERTY and row.kind == "iri"), on)
             for row in rows:
                 if row.kind == "blank":
-                    waiting.append(row.object)
+                    waiting.append((row.object, on))
                 elif row.kind == "literal" or row.object.startswith(XSD):
                     found.append((on, row))
         return found

@@ -1,5 +1,6 @@
 """What RDFS, OWL and SKOS mean in the graph, row by row of the mapping, with nothing lost on the way."""
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from ingest.names import curies, relation_types, upper_snake
+from ingest.names import curies, local_name, relation_types, upper_snake
 from ingest.owl import to_graph
-from ingest.rdf import Statements, parse
+from ingest.rdf import Statements, find_files, parse
 from ingest.report import Report
 from ingest.survey import Seen
-from ingest.vocabulary import MAX_PROPERTY
+from ingest.vocabulary import MAX_PROPERTY, RDF
 from kg.types import Entity, Triple
 
 PREFIXES = """
@@ -362,6 +363,11 @@ def test_restrictions_on_literals_are_lines_of_the_tail(mapped: Callable[[str], 
         + RESTRICTION.format("owl:onDataRange xsd:decimal ; owl:qualifiedCardinality 1")
     )
     assert graph.edges == set()
+    graph_of_list = mapped(RESTRICTION.format("owl:someValuesFrom [ a rdfs:Datatype ; owl:oneOf ( 'APO' 'FPO' ) ]"))
+    assert graph_of_list.entities["ex:C"].tail == (
+        "rdfs:subClassOf ex:holds first=APO",
+        "rdfs:subClassOf ex:holds first=FPO",
+    )
     tail = " | ".join(graph.entities["ex:C"].tail)
     for said in ("ex:holds hasValue=EUR", "ex:holds minCardinality=4", "ex:holds onDataRange=xsd:decimal"):
         assert said in tail
@@ -563,6 +569,87 @@ def test_any_number_of_parts_gives_the_same_graph(number: int, as_codes: bool, t
     assert other.entities == one.entities
     assert {triple.sid: triple for triple in other.triples} == {triple.sid: triple for triple in one.triples}
     assert (other.report.kept, other.report.skipped) == (one.report.kept, one.report.skipped)
+
+
+class Fibo(Mapped):
+    """FIBO as it is, with its statements by subject: (predicate, object, kind)."""
+
+    def __init__(self, data: Path) -> None:
+        self.report = Report("fibo")
+        folders = [data / "kg" / name for name in ("fibo_2026-07", "omg_commons_lcc")]
+        files = [file for file in find_files(folders) if file.suffix == ".rdf"]
+        statements = parse(files, self.report)
+        self.read(statements, "fibo")
+        self.said: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+        for part in (*statements.parts(), statements.blank):
+            columns = (part[name].to_pylist() for name in ("subject", "predicate", "object", "kind"))
+            for subject, *row in zip(*columns, strict=True):
+                self.said[subject].append(tuple(row))
+
+    def below(self, node: str) -> set[tuple[str, str, str]]:
+        """All that is said of an anonymous node and of those below it."""
+        found, waiting, seen = set(), [node], {node}
+        while waiting:
+            for row in self.said[waiting.pop()]:
+                found.add(row)
+                if row[2] == "blank" and row[1] not in seen:
+                    seen.add(row[1])
+                    waiting.append(row[1])
+        return found
+
+
+@pytest.fixture(scope="module")
+def fibo(data: Path) -> Fibo:
+    return Fibo(data)
+
+
+def test_every_statement_of_an_anonymous_node_of_fibo_is_in_what_refers_to_it(fibo: Fibo) -> None:
+    named = {entity.iri: entity for entity in fibo.entities.values()}
+    derived: dict[str, list[Triple]] = defaultdict(list)
+    for triple in fibo.triples:
+        if triple.properties:
+            derived[triple.head].append(triple)
+    languages = tuple(f"http://www.w3.org/{name}#" for name in ("2002/07/owl", "2000/01/rdf-schema"))
+    checked: Counter[str] = Counter()
+    for iri, rows in fibo.said.items():
+        for node in {said for _, said, kind in rows if kind == "blank" and not iri.startswith("_:")}:
+            entity = named[iri]
+            tails = {fibo.entities[triple.tail].iri for triple in derived[entity.id]}
+            relations = {triple.relation for triple in derived[entity.id]}
+            relations |= {name for triple in derived[entity.id] for name in triple.properties.get("via", ())}
+            for predicate, said, kind in fibo.below(node):
+                name, lines = local_name(predicate), " | ".join(entity.tail)
+                checked[name] += 1
+                if kind == "literal":
+                    counts = {triple.properties.get("n") for triple in derived[entity.id]}
+                    assert f"{name}={said}" in lines or int(said) in counts, (iri, predicate, said)
+                elif name == "onProperty" and kind == "iri":
+                    relation = named[said].properties.get("relation", upper_snake(local_name(said)))
+                    assert relation in relations or f" {named[said].id} " in lines, (iri, said)
+                elif kind == "iri" and "XMLSchema#" in said:
+                    assert f"{name}=xsd:{local_name(said)}" in lines, (iri, predicate, said)
+                elif kind == "iri" and not (name in ("type", "rest") and said.startswith((*languages, RDF))):
+                    assert said in tails, (iri, predicate, said)
+    assert checked["onProperty"] > 2000
+    assert checked["first"] > 200
+
+
+def test_the_words_of_the_annotation_vocabulary_on_real_fibo(fibo: Fibo) -> None:
+    """What the hand-written tests say of one statement, of all of them."""
+    names = {(name.text, name.kind) for entity in fibo.entities.values() for name in entity.names}
+    rows = [row for rows in fibo.said.values() for row in rows]
+    for word, kind in (("synonym", "syn"), ("abbreviation", "abbr"), ("commonDesignation", "syn")):
+        texts = {text for predicate, text, _ in rows if local_name(predicate) == word}
+        assert len(texts) > 20, word
+        assert {(text, kind) for text in texts} <= names
+    lines = {line for entity in fibo.entities.values() for line in entity.tail}
+    for word in ("explanatoryNote", "adaptedFrom", "usageNote"):
+        assert len([line for line in lines if line.startswith(f"cmns:{word}=")]) > 20, word
+    mature = {triple.tail for triple in fibo.triples if triple.relation == "HAS_MATURITY_LEVEL"}
+    assert {local_name(fibo.entities[level].iri) for level in mature} == {"Release", "Provisional", "Informative"}
+    deprecated = [entity for entity in fibo.entities.values() if "Deprecated" in entity.kinds]
+    assert len(deprecated) > 50
+    assert any(entity.definition for entity in deprecated)
 
 
 def test_what_was_seen_is_new_once() -> None:
