@@ -4,8 +4,8 @@ Every statement about an IRI becomes exactly one thing (kind, name, definition, 
 said of anonymous nodes is folded into the relationships that they state. The whole mapping is the table in README.md.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -46,7 +46,9 @@ class Rule(NamedTuple):
 
 
 def to_graph(statements: Statements, source: str, report: Report) -> Iterator[Entity | Triple]:
-    """Entities and triples, a part of the statements in memory at a time; stubs come last.
+    """Entities and triples, a part of the statements in memory at a time.
+
+    The order depends on the parts, ids and content do not. A resource that no part describes comes once, as a stub.
 
     Args:
         source: id of the data set, ``fibo``; becomes the second node label.
@@ -145,9 +147,11 @@ class _Mapping:
                     part.instances.add(number)
                 yield self._derived(heads[number], edge, sid)
             for on, row in self.anonymous.literals(node):
-                said = f"{self.ids(predicate)}{f' {self.ids(on)}' if on else ''} {local_name(row.predicate)}="
-                value = row.object + self._rule(*row[:1], *row[3:]).after if row.kind == "literal" else ""
-                part.tails[number].append(said + (value or self.ids(row.object)))
+                value = self.ids(row.object)
+                if row.kind == "literal":
+                    value = row.object + self._rule(row.predicate, row.language, row.datatype).after
+                said = [self.ids(iri) for iri in (predicate, on) if iri]
+                part.tails[number].append(f"{' '.join(said)} {local_name(row.predicate)}={value}")
 
     def _derived(self, head: str, edge: Edge, sid: bytes) -> Triple:
         via = {"via": [self.types[predicate] for predicate in edge.via]} if edge.via else {}
@@ -165,16 +169,20 @@ class _Mapping:
         literals = part.table.select(["object", *SHAPE]).filter(pa.array(where))
         shapes, shape = distinct([encoded(literals[name]) for name in SHAPE])
         rules = [self._rule(*each) for each in shapes]
+        outcomes: Counter[str] = Counter()
         for rule, count in zip(rules, np.bincount(shape, minlength=len(rules)).tolist(), strict=True):
-            self.report.keep(rule.outcome, count)
+            outcomes[rule.outcome] += count
         texts = plain(literals["object"]).to_pylist()
-        said = list(zip([rules[place] for place in shape.tolist()], texts, strict=True))
+        applied = [rules[place] for place in shape.tolist()]
         bounds = np.searchsorted(part.subject[where], np.arange(len(heads) + 1)).tolist()
         for number, (iri, head) in enumerate(zip(part.subjects, heads, strict=True)):
             kinds, tail = part.kinds_of.get(number) or set(), part.tails.get(number) or []
             is_instance = number in part.instances
-            own = said[bounds[number] : bounds[number + 1]]
-            yield self._entity(iri, head, own, kinds, tail, is_instance=is_instance)
+            start, end = bounds[number : number + 2]
+            own = zip(applied[start:end], texts[start:end], strict=True)
+            yield self._entity(iri, head, own, kinds, tail, outcomes, is_instance=is_instance)
+        for outcome, count in outcomes.items():
+            self.report.keep(outcome, count)
 
     def _rule(self, predicate: str, language: str | None, datatype: str | None) -> Rule:
         key = (predicate, language, datatype)
@@ -202,12 +210,14 @@ class _Mapping:
         self,
         iri: str,
         head: str,
-        literals: Sequence[tuple[Rule, str]],
+        literals: Iterable[tuple[Rule, str]],
         kinds: set[str],
         tail: list[str],
+        outcomes: Counter[str],
         *,
         is_instance: bool,
     ) -> Entity:
+        """One entity; ``outcomes`` are set right where a literal cannot be what its rule says."""
         names: set[tuple[str, tuple[str, str, tuple[int, int]]]] = set()
         definitions: list[tuple[tuple[int, int], str]] = []
         properties: dict[str, Scalar] = {}
@@ -225,8 +235,8 @@ class _Mapping:
             else:
                 tail.append(f"{before}{text}{after}")
                 if outcome != "tail":  # a name of blanks, or "deprecated" that is not true
-                    self.report.kept[outcome] -= 1
-                    self.report.keep("tail")
+                    outcomes[outcome] -= 1
+                    outcomes["tail"] += 1
         if not kinds - {"Deprecated"}:
             kinds.add("Individual" if is_instance else "Item")
         texts = list(dict.fromkeys(text for _, text in sorted(definitions)))

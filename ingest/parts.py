@@ -45,8 +45,8 @@ def distinct(columns: Sequence[Encoded]) -> Encoded:
 def by_subject(statements: Statements, *columns: str) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
     """Each named resource with its rows of ``columns``, a part in memory at a time."""
     for part in statements.parts():
-        rows = list(zip(*(plain(part[name]).to_pylist() for name in columns), strict=True))
+        values = [plain(part[name]).to_pylist() for name in columns]
         subjects, subject = encoded(part["subject"])
         starts = np.flatnonzero(np.diff(subject, prepend=-1)).tolist()
-        for iri, start, end in zip(subjects, starts, [*starts[1:], len(rows)], strict=True):
-            yield iri, rows[start:end]
+        for iri, start, end in zip(subjects, starts, [*starts[1:], part.num_rows], strict=True):
+            yield iri, list(zip(*(column[start:end] for column in values), strict=True))

@@ -64,15 +64,15 @@ class Sitelinks:
     """Number of pages by entity: what its data set says, else those that are listed; all of Wikidata takes 280 MB."""
 
     def __init__(self) -> None:
-        self._near = {letter: np.zeros(0, np.uint16) for letter in "QP"}
-        """By letter and number of the entity: 0 for nothing known, a count of pages, or what is said and SAID."""
-        self._far: dict[str, int] = {}
-        """The same for ids beyond those that Wikidata has."""
+        self._items = np.zeros(MAX_NEAR, np.uint16)  # memory that nothing is written to is never taken
+        """By number of the item: 0 for nothing known, a count of pages, or what is said and SAID."""
+        self._others: dict[str, int] = {}
+        """The same for properties, and for items beyond those that Wikidata has."""
 
     def get(self, id_: str) -> int | None:
         """None where nothing is known."""
-        number, near = int(id_[1:]), self._near[id_[0]]
-        found = int(near[number]) if number < len(near) else self._far.get(id_, 0)
+        is_near = id_[0] == "Q" and int(id_[1:]) < MAX_NEAR
+        found = int(self._items[int(id_[1:])]) if is_near else self._others.get(id_, 0)
         return found & ~SAID if found else None
 
     def count(self, id_: str) -> None:
@@ -87,14 +87,10 @@ class Sitelinks:
             numbers[place] = number | SAID
 
     def _place(self, id_: str) -> tuple[Any, int | str]:
-        number, near = int(id_[1:]), self._near[id_[0]]
-        if number >= MAX_NEAR:
-            self._far.setdefault(id_, 0)
-            return self._far, id_
-        if number >= len(near):
-            more = np.zeros(number + number // 8 + 64 - len(near), np.uint16)
-            near = self._near[id_[0]] = np.concatenate([near, more])
-        return near, number
+        if id_[0] == "Q" and int(id_[1:]) < MAX_NEAR:
+            return self._items, int(id_[1:])
+        self._others.setdefault(id_, 0)
+        return self._others, id_
 
 
 def _sitelinks(statements: Statements) -> Sitelinks:
