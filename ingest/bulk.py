@@ -132,8 +132,14 @@ def bulk_load(settings: Settings, release: Release, report: Report) -> None:
                         f"{release.num_nodes} and {release.num_edges}; the graph is empty as before."
                     )
                 now = datetime.now(UTC).isoformat(timespec="seconds")
-                said = {"release": report.release, "sha256": release.sha256, "licence": report.licence or None}
-                store.write(RECORD_SOURCE, id=release.source, loaded_at=now, **said)
+                store.write(
+                    RECORD_SOURCE,
+                    id=release.source,
+                    release=report.release,
+                    sha256=release.sha256,
+                    licence=report.licence or None,
+                    loaded_at=now,
+                )
             report.server_cpu_seconds += cpu_seconds_of(server.status().get("pid"))
 
         server.replace_store(build, may=may, check=check)

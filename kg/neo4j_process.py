@@ -84,8 +84,17 @@ def admin_tool(folder: Path, *words: str, heap_mb: int) -> "subprocess.Popen[str
     """Start Neo4j's admin tool on a home; all it says comes by ``stdout``, and on Linux it ends with this process."""
     java, *options = java_command(heap_mb)
     return subprocess.Popen(
-        # One collector thread: G1 took a tenth of the CPU time of an import (2026.08.1, 2 cores).
-        [java, "-XX:+UseSerialGC", "-Dstdout.encoding=UTF-8", *options, "org.neo4j.cli.AdminTool", *words],
+        # An import ends before the optimising compiler pays: 11 CPU-s without it and 18 with it for 1M triples; G1
+        # took another 2.
+        [
+            java,
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-Dstdout.encoding=UTF-8",
+            *options,
+            "org.neo4j.cli.AdminTool",
+            *words,
+        ],
         env=admin_environment(folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

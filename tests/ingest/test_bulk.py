@@ -132,9 +132,7 @@ def test_the_graph_is_the_one_of_the_transactional_path(store: GraphStore, setti
         "relationships": release.num_edges,
         "properties": properties,
     }
-    assert sorted(path.name for path in (settings.home / "neo4j").iterdir()) == [
-        "build.lock", "conf", "data", "import", "logs", "password", "server.lock", "start.lock", "users.lock",
-    ]  # fmt: skip
+    assert not {"new", "old", "gone"} & {path.name for path in (settings.home / "neo4j").iterdir()}
 
 
 @pytest.mark.slow
