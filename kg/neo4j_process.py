@@ -80,6 +80,31 @@ def admin_environment(folder: Path) -> dict[str, str]:
     return {**kept, "NEO4J_HOME": str(folder), "NEO4J_CONF": str(folder / "conf"), "JAVA_HOME": str(JAVA_HOME)}
 
 
+def admin_tool(folder: Path, *words: str, heap_mb: int) -> "subprocess.Popen[str]":
+    """Start Neo4j's admin tool on a home; all it says comes by ``stdout``, and on Linux it ends with this process."""
+    java, *options = java_command(heap_mb)
+    return subprocess.Popen(
+        # An import ends before the optimising compiler pays: 11 CPU-s without it and 18 with it for 1M triples; G1
+        # took another 2.
+        [
+            java,
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-Dstdout.encoding=UTF-8",
+            *options,
+            "org.neo4j.cli.AdminTool",
+            *words,
+        ],
+        env=admin_environment(folder),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        preexec_fn=_die_with(os.getpid()),
+    )
+
+
 def home_option(folder: Path) -> str:
     """The argument by which a server of this folder is known among all processes."""
     return f"--home-dir={folder}"
