@@ -26,7 +26,8 @@ Array: TypeAlias = NDArray[np.float64]
 FILE = "reduction.safetensors"
 BUCKETS = 65_536
 LEAST_VARIANCE = 1e-12
-"""Of a component, against the first one; below it there is only rounding, which whitening would blow up."""
+"""Of a component, against the mean square length of the values; below it there is only rounding, which whitening
+would blow up."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ class Basis:
     def fit(cls, values: Array, size: int) -> "Basis":
         """Components with unit variance over ``values`` ``[nodes, values]``."""
         wanted = min(size, *values.shape)
-        pca = PCA(wanted, random_state=0).fit(values)
+        with np.errstate(invalid="ignore"):  # values without variance have no shares of it
+            pca = PCA(wanted, random_state=0).fit(values)
         variance = pca.explained_variance_
-        real = variance > LEAST_VARIANCE * variance[0]
+        real = variance > LEAST_VARIANCE * np.vdot(values, values) / len(values)
         scale = np.divide(1, np.sqrt(variance), out=np.zeros(wanted), where=real)
         matrix = np.pad(pca.components_.T * scale, ((0, 0), (0, size - wanted)))
         return cls(matrix, pca.mean_ @ matrix)
@@ -84,7 +86,8 @@ class Reduction:
         if len(features) < 2:
             raise ConfigError(f"A table needs two entities or more; the graph has {len(features)}.")
         third = dim // 3
-        svd = TruncatedSVD(min(third, len(features) - 1), random_state=0).fit(counts)
+        with np.errstate(invalid="ignore"):  # a graph without edges
+            svd = TruncatedSVD(min(third, len(features) - 1), random_state=0).fit(counts)
         components = svd.components_.T
         reduced = Basis.fit(counts @ components, third)
         columns = np.unique(counts.indices).astype(np.int64)
@@ -125,10 +128,10 @@ class Reduction:
         """
         try:
             arrays = load_file(folder / FILE)
-            bases = [
+            embedding, signature, text = (
                 Basis(arrays[f"{name}.matrix"], arrays[f"{name}.offset"]) for name in ("embedding", "signature", "text")
-            ]
-            return cls(*bases, arrays["columns"], float(arrays["norm"][0]))
+            )
+            return cls(embedding, signature, text, arrays["columns"], float(arrays["norm"][0]))
         except (OSError, KeyError, IndexError, SafetensorError) as error:
             raise InputError(
                 folder / FILE, f"missing or broken ({error}); train the run anew in another folder"

@@ -87,7 +87,7 @@ def reembed(run_path: Path, newer: Snapshot, *, cache: Path) -> Update:
     if encoder_hash(encoder) != table.encoder_hash:
         raise InputError(run_path / "gnn", "is not the encoder that the run's table was made with; train the run anew")
     banned = recipe.graph.ban_relations
-    graphs = [load_graph(one, ban_relations=banned, relations=trained.relations) for one in (older, newer)]
+    old_graph, graph = (load_graph(one, ban_relations=banned, relations=trained.relations) for one in (older, newer))
     before, after = _positions(newer, older), _positions(older, newer)
     if not (before >= 0).any():
         raise SnapshotMismatch(
@@ -98,9 +98,9 @@ def reembed(run_path: Path, newer: Snapshot, *, cache: Path) -> Update:
     restated = torch.tensor(
         [row < 0 or old_texts[row] != text for row, text in zip(before.tolist(), texts, strict=True)]
     )
-    rewired = rewired_nodes(*graphs, after)
+    rewired = rewired_nodes(old_graph, graph, after)
     affected = affected_nodes(
-        with_inverses(triples_of(graphs[1]), encoder.num_relations),
+        with_inverses(triples_of(graph), encoder.num_relations),
         restated=restated,
         rewired=rewired,
         hops=len(encoder.layers),
@@ -117,8 +117,8 @@ def reembed(run_path: Path, newer: Snapshot, *, cache: Path) -> Update:
     vectors[:FIRST] = table.vectors[:FIRST]
     vectors[FIRST:][known] = table.vectors[FIRST:][before[known]]
     vectors[FIRST + nodes] = reduction.rows(
-        embed(encoder, graphs[1], features, learned=learned, nodes=nodes),
-        signature_counts(graphs[1], learned.numpy())[nodes.numpy()],
+        embed(encoder, graph, features, learned=learned, nodes=nodes),
+        signature_counts(graph, learned.numpy())[nodes.numpy()],
         features[nodes],
     )
 
@@ -152,11 +152,11 @@ def rewired_nodes(older: Data, newer: Data, after: Tensor) -> Tensor:
     heads, relations, tails = triples_of(older).unbind(1)
     moved = torch.stack([after[heads], relations, after[tails]], dim=1)
     lost = (moved < 0).any(dim=1)
-    keys = [
+    there, here = (
         ((triples[:, 0] * num_relations + triples[:, 1]) * num_nodes + triples[:, 2]).numpy()
         for triples in (moved[~lost], triples_of(newer))
-    ]
-    differing = torch.from_numpy(np.setxor1d(*keys))
+    )
+    differing = torch.from_numpy(np.setxor1d(there, here))
     ends = torch.cat(
         [differing // (num_relations * num_nodes), differing % num_nodes, moved[lost][:, [0, 2]].flatten()]
     )
