@@ -1,9 +1,9 @@
 """Other ways from RDF into Neo4j, each a function that gives how many statements it took."""
 
 import csv
+import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from itertools import islice
@@ -78,33 +78,29 @@ def with_merge(home: Path, paths: Sequence[Path], limit: int) -> dict[str, Any]:
     return {"statements": number}
 
 
-def with_rdflib_neo4j(home: Path, paths: Sequence[Path]) -> dict[str, Any]:
-    """The files as they are, in batches of 5000 entities, its default; what it dies of is the note."""
-    graph, error = _rdflib_neo4j(home), ""
-    with redirect_stdout(sys.stderr):
+def with_rdflib_neo4j(home: Path, paths: Sequence[Path], limit: int | None) -> dict[str, Any]:
+    """rdflib-neo4j in batches of 5000 entities, its default; what it dies of is the note.
+
+    Args:
+        limit: so many statements, without those that 1.1 dies of (classes without a name); None for all of them.
+    """
+    from rdflib_neo4j import HANDLE_VOCAB_URI_STRATEGY, Neo4jStore, Neo4jStoreConfig
+
+    address, error = LocalServer(home).start(), ""
+    login = {"uri": address.uri, "database": "neo4j", "user": address.user, "pwd": address.password}
+    naming, blank_type = HANDLE_VOCAB_URI_STRATEGY.IGNORE, (rdflib.RDF.type, rdflib.BNode)
+    usable = (row for row in _by_rdflib(paths) if limit is None or (row[1], type(row[2])) != blank_type)
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        store = Neo4jStore(Neo4jStoreConfig(auth_data=login, batching=True, handle_vocab_uri_strategy=naming))
         try:
-            for file in find_files(paths):
-                graph.parse(file)
-            graph.store.commit(True)
-            graph.store.commit(False, True)
+            for row in islice(usable, limit):
+                store.add(row)
+            store.commit(commit_nodes=True)
+            store.commit(commit_rels=True)
         except Exception as failure:
-            error = f"crashed after {graph.store.total_triples:,}: {type(failure).__name__}: {failure}"
-        graph.store.driver.close()
-    return {"statements": graph.store.total_triples, "note": error[:300]}
-
-
-def with_rdflib_neo4j_without_blank_types(home: Path, paths: Sequence[Path], limit: int) -> dict[str, Any]:
-    """The same without the statements that 1.1 crashes on: classes that have no name."""
-    graph = _rdflib_neo4j(home)
-    with redirect_stdout(sys.stderr):
-        blank_type = (rdflib.RDF.type, rdflib.BNode)
-        usable = (row for row in _by_rdflib(paths) if (row[1], type(row[2])) != blank_type)
-        for row in islice(usable, limit):
-            graph.add(row)
-        graph.store.commit(True)
-        graph.store.commit(False, True)
-        graph.store.driver.close()
-    return {"statements": graph.store.total_triples}
+            error = f"crashed at statement {store.total_triples + 1:,}: {type(failure).__name__}: {failure}"
+        store.driver.close()
+    return {"statements": store.total_triples, "note": error[:300]}
 
 
 def with_import_tool(folder: Path, statements: int) -> dict[str, Any]:
@@ -163,18 +159,3 @@ def _by_rdflib(paths: Sequence[Path]) -> Iterator[tuple[Any, Any, Any]]:
     """Statements, those of one subject of a file together."""
     for file in find_files(paths):
         yield from rdflib.Graph().parse(file)
-
-
-def _rdflib_neo4j(home: Path) -> Any:
-    """An open graph of rdflib in Neo4j."""
-    from rdflib_neo4j import HANDLE_VOCAB_URI_STRATEGY, Neo4jStore, Neo4jStoreConfig
-
-    address = LocalServer(home).start()
-    login = {"uri": address.uri, "database": "neo4j", "user": address.user, "pwd": address.password}
-    config = Neo4jStoreConfig(
-        auth_data=login, batching=True, handle_vocab_uri_strategy=HANDLE_VOCAB_URI_STRATEGY.IGNORE
-    )
-    graph = rdflib.Graph(store=Neo4jStore(config=config))
-    with redirect_stdout(sys.stderr):
-        graph.open(None, create=True)
-    return graph
