@@ -37,14 +37,13 @@ from kg.snapshot import build_snapshot
 from kg.store import open_store
 
 SIZES: Mapping[str, Mapping[str, Any]] = {
-    "small": {"lines": 4_000, "rdflib": 2_000, "merge": 200, "peer": 500, "fibo": "FND/AgentsAndPeople"},
-    "full": {"lines": 1_000_000, "rdflib": 50_000, "merge": 5_000, "peer": 15_000, "fibo": ""},
+    "small": {"lines": 4_000, "rdflib": 2_000, "merge": 200, "peer": 500, "fibo": "FND/AgentsAndPeople", "changed": 10},
+    "full": {"lines": 1_000_000, "rdflib": 50_000, "merge": 5_000, "peer": 15_000, "fibo": "", "changed": 100},
 }
-"""Lines of the replicated items; statements for what is too slow for all of them; part of FIBO."""
+"""Lines about the replicated items; statements for what is too slow for all of them; part of FIBO; one item in how many
+is another in the next release."""
 SHIFT = 100_000_000
 """Between the numbers of two copies of an item; those of the real ones are below."""
-CHANGED = 100
-"""One item in so many is another in the next release."""
 SETTLE_S, QUIET = 60, 0.05
 """How long to wait until the server uses less than this share of a core."""
 COUNTS = {
@@ -70,9 +69,9 @@ class Bench:
     def fibo(self, release: str) -> list[Path]:
         return [self.data / f"fibo_{release}" / self.size["fibo"]]
 
-    def items(self, number: int, *, changed: bool = False) -> list[Path]:
-        """So many lines of N-Triples about replicated items."""
-        file = self.work / f"items-{number}{'-changed' if changed else ''}.nt"
+    def items(self, number: int, *, changed: int = 0) -> list[Path]:
+        """So many lines of N-Triples about replicated items, as ``replicated`` makes them."""
+        file = self.work / f"items-{number}-{changed}.nt"
         if not file.exists():
             with gzip.open(self.data / "wikidata_truthy_735.nt.gz") as real, file.open("wb") as out:
                 out.writelines(islice(replicated(real.readlines(), changed=changed), number))
@@ -89,11 +88,16 @@ class Bench:
         return self.rows[-1]
 
     def warm_up(self) -> None:
-        """Start the server and have it do what is measured later, with another release."""
+        """Start the server and have it do what is measured later, with something else."""
         self.server.start()
-        for name in ("first", "second"):
-            say(f"warming up: {name} load")
-            apart(load, "fibo", self.fibo("2025Q1"), {"source_id": name})
+        items, how = self.items(self.size["rdflib"]), {"source_id": "first"}
+        for what, job, *rest in (
+            ("a load", load, "fibo", self.fibo("2025Q1"), how),
+            ("a refresh", refresh, "rdf", items, {**how, "force": True}),
+            ("another load", load, "fibo", self.fibo("2025Q1"), {"source_id": "second"}),
+        ):
+            say(f"warming up: {what}")
+            apart(job, *rest)
         self.empty()
 
     def empty(self) -> None:
@@ -116,11 +120,11 @@ class Bench:
         self.measure(measurement, "import tool, CSV ready-made", peers.with_import_tool, folder, statements)
 
 
-def replicated(lines: Sequence[bytes], *, changed: bool) -> Iterator[bytes]:
+def replicated(lines: Sequence[bytes], *, changed: int) -> Iterator[bytes]:
     """``lines`` without end; in each copy, the items and the pages about them are others.
 
     Args:
-        changed: one item in CHANGED has other English texts, and is an instance of Q5 instead of what it was.
+        changed: one item in so many has other English texts, and is an instance of Q5 instead of what it was; 0 for none.
     """
     for copy in count():
 
@@ -132,7 +136,7 @@ def replicated(lines: Sequence[bytes], *, changed: bool) -> Iterator[bytes]:
             subject = line.partition(b"> ")[0]
             if not subject.startswith(b"<http://www.wikidata.org/"):
                 line = line.replace(b"> ", b"?copy=%d> " % copy, 1)
-            elif changed and zlib.crc32(subject) % CHANGED == 0:
+            elif changed and zlib.crc32(subject) % changed == 0:
                 line = line.replace(b'"@en .', b' (new)"@en .')
                 line = re.sub(rb"(?<=/P31> )<.*>", b"<http://www.wikidata.org/entity/Q5>", line)
             yield line
@@ -154,11 +158,9 @@ def load(source: str, paths: Sequence[Path], how: Mapping[str, Any]) -> dict[str
 
 def refresh(source: str, paths: Sequence[Path], how: Mapping[str, Any]) -> dict[str, Any]:
     report = refresh_source(source, paths, **how)
-    done = [
-        *((f"{k} written", n) for k, n in report.written.items()),
-        *((f"{k} removed", n) for k, n in report.removed.items()),
-    ]
-    return {"statements": report.read, "note": ", ".join(f"{n:,} {what}" for what, n in done if n) or "no writes"}
+    entities = ", ".join(f"{number:,} {what}" for what, number in report.changes["entities"].items())
+    writes = sum(report.written.values()) + sum(report.removed.values())
+    return {"statements": report.read, "note": f"entities: {entities}; {writes:,} writes"}
 
 
 def snapshot() -> dict[str, Any]:
@@ -234,7 +236,7 @@ def refresh_items(bench: Bench) -> None:
     number, how = bench.size["lines"], {"source_id": "items"}
     bench.empty()
     full = bench.measure("refresh items", "load", load, "rdf", bench.items(number), how)
-    _refresh(bench, full, "rdf", bench.items(number, changed=True), how)
+    _refresh(bench, full, "rdf", bench.items(number, changed=bench.size["changed"]), how)
 
 
 def _parse(bench: Bench, name: str, paths: Sequence[Path]) -> None:

@@ -160,8 +160,7 @@ def show(rows: Sequence[Row]) -> None:
     for row in rows:
         table.add_row(
             f"{row.measurement}: {row.what}",
-            f"{row.statements:,}",
-            f"{row.per_cpu_s:,}",
+            *(f"{n:,}" if row.statements else "" for n in (row.statements, row.per_cpu_s)),
             f"{row.client_cpu_s:.1f} + {row.server_cpu_s:.1f}",
             f"{row.wall_s:.1f}",
             f"{row.client_rss_mb:,}, {row.server_rss_mb:,}",
