@@ -37,7 +37,7 @@ from kg.snapshot import build_snapshot
 from kg.store import open_store
 
 SIZES: Mapping[str, Mapping[str, Any]] = {
-    "small": {"lines": 4_000, "rdflib": 2_000, "merge": 200, "peer": 500, "fibo": "FND/AgentsAndPeople", "changed": 2},
+    "small": {"lines": 4_000, "rdflib": 2_000, "merge": 200, "peer": 500, "fibo": "FND/AgentsAndPeople", "changed": 1},
     "full": {"lines": 1_000_000, "rdflib": 50_000, "merge": 5_000, "peer": 15_000, "fibo": "", "changed": 100},
 }
 """Lines about the replicated items; statements for what is too slow for all of them; part of FIBO; one item in how many
