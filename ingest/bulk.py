@@ -56,7 +56,7 @@ OWN_KEYS = {
 PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """A key that the importer takes for nothing but a key."""
 
-ANYTHING = "MATCH (n) RETURN 1 AS one LIMIT 1"
+ANYTHING = "MATCH (n) WHERE NOT n:Format RETURN 1 AS one LIMIT 1"
 COUNTS = """
 CALL () { MATCH (e:Entity) RETURN count(e) AS nodes }
 CALL () { MATCH ()-[r]->() RETURN count(r) AS edges }
@@ -139,6 +139,7 @@ def bulk_load(settings: Settings, release: Release, report: Report) -> None:
                     sha256=release.sha256,
                     licence=report.licence or None,
                     loaded_at=now,
+                    exact=True,
                 )
             report.server_cpu_seconds += cpu_seconds_of(server.status().get("pid"))
 

@@ -66,6 +66,7 @@ class Report:
         if len(self.quarantined) < MAX_LISTED:
             self.quarantined.append(entry)
         if self.quarantine_file is not None:
+            self.quarantine_file.parent.mkdir(parents=True, exist_ok=True)
             with self.quarantine_file.open("w" if self.num_quarantined == 1 else "a", encoding="utf-8") as out:
                 out.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
