@@ -175,7 +175,9 @@ def _map_ray(fn: Callable[[Item], Result], items: Iterable[Item], workers: int |
     try:
         ray = importlib.import_module("ray")
     except ImportError as error:
-        raise ConfigError("The engine ray needs the package ray; install kgfuse[ray], or use the engine local.") from error
+        raise ConfigError(
+            "The engine ray needs the package ray; install kgfuse[ray], or use the engine local."
+        ) from error
     started = not ray.is_initialized()
     if started:
         ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False if alone else None)
