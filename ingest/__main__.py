@@ -50,13 +50,15 @@ class _Reading:
     """Stop when more lines than so many are unreadable; default: read on, whatever comes."""
     quarantine: Path | None = None
     """File for unreadable lines (file, line, reason, text); default quarantine/SOURCE.jsonl below KGFUSE_HOME."""
+    engine: Literal["local", "ray"] = "local"
+    """Where RDF is parsed: in processes of this machine, or on a Ray cluster (RAY_ADDRESS)."""
     report: Path | None = None
     """Write the load report to this file, too."""
 
     def how(self) -> dict[str, Any]:
         """The options as ``ingest.run`` takes them."""
         selecting = ("sab", "languages", "attributes", "also", "classes", "properties", "ids")
-        names = ("source_id", "prefix", "release", "max_bad", "quarantine", *selecting)
+        names = ("source_id", "prefix", "release", "max_bad", "quarantine", "engine", *selecting)
         return {name: getattr(self, name) for name in names}
 
     def show(self, report: "Report") -> None:
@@ -134,7 +136,7 @@ class Refresh(_Reading):
         from ingest.run import refresh_source
 
         own = {"dry_run": self.dry_run, "prune": self.prune, "force": self.force}
-        self.show(refresh_source(self.source, self.paths, **own, **self.how()))
+        self.show(refresh_source(self.source, self.paths, **(self.how() | own)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -176,7 +176,7 @@ def _map_ray(fn: Callable[[Item], Result], items: Iterable[Item], workers: int |
         ray = importlib.import_module("ray")
     except ImportError as error:
         raise ConfigError(
-            "The engine ray needs the package ray; install kgfuse[ray], or use another engine."
+            "The engine ray needs the package ray; install kgfuse[ray], or use the engine local."
         ) from error
     started = not ray.is_initialized()
     if started:

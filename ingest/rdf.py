@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ingest.compression import PACKED
-from ingest.parallel import Engine, WorkerDied, map_chunks
+from ingest.parallel import WorkerDied, map_chunks
 from ingest.parser import (
     FORMATS,
     LINES,
@@ -99,37 +99,28 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def parse(
-    files: Sequence[Path],
-    report: Report,
-    *,
-    engine: Engine = "local",
-    workers: int | None = None,
-    work: Path | None = None,
-) -> Statements:
-    """Parse ``files`` in processes of their own with a limit on their memory.
+def parse(files: Sequence[Path], report: Report, *, workers: int | None = None) -> Statements:
+    """Parse ``files`` in processes of their own with a limit on their memory, where ``report`` says.
 
     Args:
-        engine: where the work is done, see ``ingest.parallel``.
         workers: processes; default one for each core, as far as there is enough to do.
-        work: folder under which the parts lie as long as the result is in use, on storage that all workers share; they
-            take about as much space as the unpacked input. Default the folder for temporary files.
 
     Raises:
         InputError: a file does not parse or is hostile, the parser died of it, or more lines are bad than the report
             puts up with.
     """
-    if work is not None:
-        work.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="kgfuse-", dir=work))
+    if report.work is not None:
+        report.work.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="kgfuse-", dir=report.work))
     try:
-        return _parse(files, report, engine, workers, folder)
+        return _parse(files, report, workers, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _parse(files: Sequence[Path], report: Report, engine: Engine, workers: int | None, folder: Path) -> Statements:
+def _parse(files: Sequence[Path], report: Report, workers: int | None, folder: Path) -> Statements:
+    engine = report.engine
     names = list(dict.fromkeys(str(file.absolute()) for file in files))
     sizes = [_unpacked_size(Path(name)) for name in names]
     num_parts = min(MAX_PARTS, max(1, sum(sizes) // PART))

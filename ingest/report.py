@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from ingest.parallel import Engine
+
 MAX_LISTED, MAX_TEXT = 1000, 200
 
 
@@ -34,6 +36,10 @@ class Report:
     """Gets all unreadable input as it is found, as JSON lines."""
     max_bad: int | None = None
     """Readers of lines stop when more than so many are unreadable; None to go on whatever comes."""
+    engine: Engine = "local"
+    """Where RDF is parsed: ``local``, or on ``ray``."""
+    work: Path | None = None
+    """Folder for what is in between, as large as the unpacked input; default the one for temporary files."""
     written: Counter[str] = field(default_factory=Counter)
     """What the load changed in Neo4j: ``nodes``, ``relationships``, ``properties``."""
     removed: Counter[str] = field(default_factory=Counter)

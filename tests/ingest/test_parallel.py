@@ -151,8 +151,8 @@ def written(tmp_path: Path) -> list[Path]:
 
 
 def table_and_report(files: list[Path], **options: Any) -> tuple[Any, dict[str, Any]]:
-    report = Report("test")
-    table = rdf.parse(files, report, **options).table.combine_chunks()
+    report = Report("test", **options)
+    table = rdf.parse(files, report).table.combine_chunks()
     return table, {"read": report.read, "skipped": report.skipped, "quarantined": report.quarantined}
 
 

@@ -487,13 +487,13 @@ def test_parts_hold_each_subject_whole_and_sorted(tmp_path: Path, monkeypatch: p
 
 def test_the_work_folder_is_gone_with_the_statements_and_after_a_failure(turtle: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
-    statements = parse([turtle], Report("test"), work=work)
+    statements = parse([turtle], Report("test", work=work))
     assert len(list(work.iterdir())) == 1
     del statements
     assert list(work.iterdir()) == []
     turtle.write_text("no turtle")
     with pytest.raises(InputError):
-        parse([turtle], Report("test"), work=work)
+        parse([turtle], Report("test", work=work))
     assert list(work.iterdir()) == []
 
 
