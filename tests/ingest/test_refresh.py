@@ -273,3 +273,29 @@ def test_a_property_and_a_statement_of_each_kind_can_go(
     (row,) = store.read("MATCH (n {id: 'ex:a'}) RETURN properties(n) AS p, labels(n) AS labels")
     assert sorted(row["labels"]) == ["Entity", "Individual", "One"]
     assert row["p"].keys() == {"id", "iri", "name", "names", "name_kinds", "sources", "hashes"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "old", "new"),
+    [
+        ("fibo", ["fibo_2025Q1", "omg_commons_lcc"], ["fibo_2026-07", "omg_commons_lcc"]),
+        ("obo", ["disease_ontology/v2015-11/doid.obo"], ["disease_ontology/v2016-09/doid.obo"]),
+        ("umls", ["umls_open_rrf/2015-11"], ["umls_open_rrf/2016-09"]),
+    ],
+)
+def test_a_refresh_from_one_real_release_to_the_next_gives_what_a_fresh_load_gives(
+    source: str, old: list[str], new: list[str], data: Path, store: GraphStore
+) -> None:
+    before, after = ([data / "kg" / name for name in names] for names in (old, new))
+    load_source(source, before)
+    report = refresh_source(source, after)
+    refreshed, changed = graph_hash(store), report.changes["entities"]
+    assert changed["added"] + changed["changed"] == report.written["nodes"] > 0
+    assert changed["removed"] == report.removed["nodes"]
+    again = refresh_source(source, after).as_json()
+    assert not any({**again["written"], **again["removed"]}.values())
+    while store.write("MATCH (n) WITH n LIMIT 2000 DETACH DELETE n")["nodes_deleted"]:
+        continue
+    load_source(source, after)
+    assert graph_hash(store) == refreshed
