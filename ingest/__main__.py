@@ -46,23 +46,19 @@ class _Reading:
     """Of wikidata, only statements of this property (P17 …), and P31 and P279; may be given again."""
     ids: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Of wikidata, only the entities in this file, an id a line, and what they refer to; may be given again."""
+    max_bad: int | None = None
+    """Stop when more lines than so many are unreadable; default: read on, whatever comes."""
+    quarantine: Path | None = None
+    """File for unreadable lines (file, line, reason, text); default quarantine/SOURCE.jsonl below KGFUSE_HOME."""
+    engine: Literal["local", "ray"] = "local"
+    """Where RDF is parsed: in processes of this machine, or on a Ray cluster (RAY_ADDRESS)."""
     report: Path | None = None
     """Write the load report to this file, too."""
 
     def how(self) -> dict[str, Any]:
         """The options as ``ingest.run`` takes them."""
-        names = (
-            "source_id",
-            "prefix",
-            "release",
-            "sab",
-            "languages",
-            "attributes",
-            "also",
-            "classes",
-            "properties",
-            "ids",
-        )
+        selecting = ("sab", "languages", "attributes", "also", "classes", "properties", "ids")
+        names = ("source_id", "prefix", "release", "max_bad", "quarantine", "engine", *selecting)
         return {name: getattr(self, name) for name in names}
 
     def show(self, report: "Report") -> None:
@@ -81,6 +77,7 @@ class _Reading:
             print(
                 f"  quarantined {report.num_quarantined:,}; first: {first['file']}:{first['line']}: {first['reason']}"
             )
+            print(f"  all of them: {report.quarantine_file}")
         if report.licence:
             print(f"  licence: {report.licence}")
         for note in report.notes:
@@ -106,13 +103,19 @@ class _Reading:
 class Load(_Reading):
     """Read a source and bring the graph to hold it; loading the same again changes nothing."""
 
-    transactional: bool = True
-    """Write through transactions into the running server (the only way so far)."""
+    bulk: bool = False
+    """Build a new store with Neo4j's own importer; the graph must be empty, and Neo4j the local one."""
+    transactional: bool = False
+    """Write through transactions. Without either, large inputs into an empty local graph go in bulk."""
 
     def run(self) -> None:
         from ingest.run import load_source
+        from kg.errors import ConfigError
 
-        self.show(load_source(self.source, self.paths, **self.how()))
+        if self.bulk and self.transactional:
+            raise ConfigError("--bulk and --transactional exclude each other; give one of them, or neither.")
+        bulk = True if self.bulk else False if self.transactional else None
+        self.show(load_source(self.source, self.paths, bulk=bulk, **self.how()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +136,7 @@ class Refresh(_Reading):
         from ingest.run import refresh_source
 
         own = {"dry_run": self.dry_run, "prune": self.prune, "force": self.force}
-        self.show(refresh_source(self.source, self.paths, **own, **self.how()))
+        self.show(refresh_source(self.source, self.paths, **(self.how() | own)))
 
 
 @dataclass(frozen=True, kw_only=True)

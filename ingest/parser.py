@@ -1,22 +1,30 @@
-"""Files of RDF to canonical statements, in a process of its own: a parser that crashes takes nothing with it.
+"""Files of RDF to canonical statements: the work of the processes of ``ingest.rdf``; a crash takes nothing with it.
 
-The parent (``ingest.rdf``) starts ``python -m ingest.parser OUT`` with one file name a line on its standard input.
-Statements go to ``OUT`` (Arrow IPC); what there is to say goes to standard output, one JSON object a line.
+A chunk is some small files, one large one, or a range of a file of lines. Its statements go to segments: files of
+Arrow with one batch for each part of the release, by a hash of the subject, and one for what anonymous nodes say.
 """
 
-import hashlib
 import json
-import resource
+import os
+import re
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from io import BytesIO
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import BinaryIO, TypeAlias
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyoxigraph as ox
 
 from ingest.compression import PACKED, UNPACKING_ERRORS, open_bytes, unpacked_name
+from ingest.ntriples import COLUMNS, Lines, Terms, is_canonical, lines_of, looks_canonical, table_of, terms_of
 from ingest.screen import screen_xml
 from kg.errors import InputError
 
@@ -29,12 +37,22 @@ SCHEMA = pa.schema(
         ("language", pa.string()),
         ("datatype", pa.string()),
         ("sid", pa.binary(16)),
-        ("file", pa.string()),
+        ("file", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
 """``kind`` of the object: ``iri``, ``blank`` or ``literal``. ``sid`` hashes the statement in N-Triples form."""
+STORED = COLUMNS.set(0, pa.field("subject", pa.string()))
+"""The same on disk; a dictionary of all subjects would have to be read for each part."""
 
-MAX_MEMORY, MAX_DECOMPRESSED, CHUNK = 8 << 30, 4 << 30, 1 << 20
+MAX_MEMORY = 4 << 30
+"""Address space of a worker in bytes."""
+MAX_LINE = 8 << 20
+"""Bytes of a line of N-Triples; longer ones are quarantined without being held."""
+TOO_LONG = f"longer than {MAX_LINE >> 20} MiB"
+BLOCK, SEGMENT, BATCH = 1 << 20, 32 << 20, 50_000
+"""Bytes that are worked on at once and that go to one segment; statements that come from pyoxigraph at once."""
+MAX_TEXT = 200
+"""Characters that are kept of a bad line."""
 FORMATS = {
     ".ttl": ox.RdfFormat.TURTLE,
     ".nt": ox.RdfFormat.N_TRIPLES,
@@ -45,7 +63,56 @@ FORMATS = {
     ".xml": ox.RdfFormat.RDF_XML,
     ".jsonld": ox.RdfFormat.JSON_LD,
 }
-Bad: TypeAlias = Callable[[Path, int, str], None]
+LINES = (".nt", ".nq")
+"""Endings of the formats with a statement a line: a bad line is quarantined, and the rest is read."""
+PARSE_ERRORS = (SyntaxError, ValueError, MemoryError)
+NESTED = "holds a triple within a triple (RDF 1.2); expected RDF 1.1"
+_PLACE = re.compile(r"^Parser error at line \d+ |\s*\(line \d+\)$")
+Bad: TypeAlias = Callable[[int, str, bytes], None]
+"""Is told the number of a line, what is wrong with it, and the line."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one call of ``parse_chunk`` does."""
+
+    number: int
+    files: tuple[str, ...]
+    work: str
+    """Folder for segments and all else."""
+    num_parts: int
+    max_bad: int | None
+    range: tuple[int, int] | None = None
+    """Where the lines begin and end, for a part of a file of lines; anonymous nodes are then left for later."""
+
+    def path(self, ending: str) -> Path:
+        return Path(self.work) / f"{self.number:08}.{ending}"
+
+    def work_on(self, file: str) -> None:
+        """Note which file is parsed, for whoever finds the process dead; in place, since to truncate is slow."""
+        now = os.open(self.path("now"), os.O_WRONLY | os.O_CREAT)
+        os.pwrite(now, os.fsencode(file) + b"\0", 0)
+        os.close(now)
+
+    def worked_on(self) -> str:
+        """The file that was parsed last."""
+        now = self.path("now")
+        return os.fsdecode(now.read_bytes().split(b"\0")[0]) if now.exists() else self.files[0]
+
+
+@dataclass(kw_only=True)
+class Parsed:
+    """What came of a chunk."""
+
+    segments: list[str] = field(default_factory=list)
+    num_rows: int = 0
+    num_lines: int = 0
+    """Lines of the range, good or bad."""
+    bad: str | None = None
+    """A file of JSON lines with the bad lines: file, line (counted from the begin of the range), reason, text."""
+    loose: str | None = None
+    """A file of lines that touch anonymous nodes, which are not named yet."""
+    prefixes: dict[str, str] = field(default_factory=dict)
 
 
 def rdf_suffix(path: Path) -> str:
@@ -53,112 +120,388 @@ def rdf_suffix(path: Path) -> str:
     return unpacked_name(path).suffix.lower()
 
 
-def statements(path: Path, bad: Bad, prefixes: dict[str, str]) -> Iterator[ox.Triple]:
-    """Triples of one file; ``bad`` is told of each line that is lost, ``prefixes`` gets what the file declares.
+def parse_chunk(chunk: Chunk) -> Parsed:
+    """Parse the files of a chunk into segments.
 
     Raises:
-        InputError: the file cannot be read, is hostile, or does not parse (line-based formats go on after a bad line).
+        InputError: a file cannot be read, is hostile, or does not parse (formats of lines go on after a bad line).
     """
-    suffix = rdf_suffix(path)
-    if suffix not in FORMATS:
-        raise InputError(path, f"its ending is none of {', '.join(FORMATS)} (or those with .gz, .bz2, .zst)")
-    content = _read(path)
-    if suffix in (".nt", ".nq"):
-        for line, block in _blocks(content):
-            yield from _lines(path, block, line, FORMATS[suffix], bad)
-        return
-    if FORMATS[suffix] == ox.RdfFormat.RDF_XML:
-        screen_xml(path, content)
+    pa.set_cpu_count(1)
+    parsed = Parsed()
+    spill, quarantine = Spill(chunk, parsed), _Quarantine(chunk, parsed)
+    for file, name in enumerate(chunk.files):
+        chunk.work_on(name)
+        path = Path(name)
+        if rdf_suffix(path) not in FORMATS:
+            raise InputError(path, f"its ending is none of {', '.join(FORMATS)} (or those with .gz, .bz2, .zst)")
+        loose = Loose(chunk.path(f"{file}.loose"))
+        if rdf_suffix(path) in LINES:
+            parsed.num_lines = _read_lines(path, file, chunk.range, spill, quarantine.of(name), loose)
+        else:
+            _read_document(path, file, spill, loose, parsed.prefixes)
+        if chunk.range:
+            parsed.loose = loose.save()
+        else:
+            for block in named_blocks(loose, name):
+                spill.add(block, file)
+    quarantine.close()
+    spill.close()
+    return parsed
+
+
+class Loose:
+    """Lines that touch anonymous nodes, which have names only when all of the file is read; many go to a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.lines, self.saved = file, list[str](), False
+
+    def append(self, line: str) -> None:
+        self.lines.append(line)
+        if len(self.lines) == BATCH:
+            self.save()
+
+    def save(self) -> str | None:
+        """The name of the file with all the lines; None where there are none."""
+        if self.lines:
+            with self.file.open("a" if self.saved else "w", encoding="utf-8", newline="\n") as out:
+                out.writelines(line + "\n" for line in self.lines)
+            self.saved = True
+            self.lines.clear()
+        return str(self.file) if self.saved else None
+
+    def __iter__(self) -> Iterator[str]:
+        if self.saved:
+            yield from _lines_of([str(self.file)])
+        yield from self.lines
+
+
+def _lines_of(files: Sequence[str]) -> Iterator[str]:
+    for file in files:
+        with Path(file).open(encoding="utf-8", newline="\n") as lines:
+            yield from (line.rstrip("\n") for line in lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranges:
+    """The loose lines of one file, from all of its ranges in order."""
+
+    chunk: Chunk
+    loose: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[str]:
+        return _lines_of(self.loose)
+
+
+def name_ranges(ranges: Ranges) -> Parsed:
+    """Name the anonymous nodes of a file that was parsed in ranges."""
+    pa.set_cpu_count(1)
+    parsed = Parsed()
+    spill = Spill(ranges.chunk, parsed)
+    ranges.chunk.work_on(ranges.chunk.files[0])
+    for block in named_blocks(ranges, ranges.chunk.files[0]):
+        spill.add(block, 0)
+    spill.close()
+    return parsed
+
+
+class Spill:
+    """Takes canonical lines, and writes segments."""
+
+    def __init__(self, chunk: Chunk, parsed: Parsed) -> None:
+        self.chunk, self.parsed = chunk, parsed
+        self.files = pa.array(chunk.files, pa.string())
+        self.pending: list[tuple[bytes, int]] = []
+        self.pending_size = self.size = 0
+        self.tables: list[pa.Table] = []
+
+    def add(self, block: bytes, file: int) -> None:
+        """Lines of one file, each with its newline; small blocks of many files are worked on together."""
+        if block:
+            self.pending.append((block, file))
+            self.pending_size += len(block)
+            if self.pending_size >= BLOCK:
+                self._flush()
+
+    def add_terms(self, lines: Lines, terms: Terms, file: int) -> None:
+        """Canonical lines that are cut already."""
+        if len(lines):
+            self._add(lines, terms, np.full(len(lines), file))
+
+    def close(self) -> None:
+        self._flush()
+        if self.tables or not self.parsed.segments:
+            self._write()
+
+    def _flush(self) -> None:
+        blocks, self.pending, self.pending_size = self.pending, [], 0
+        if blocks:
+            lines = lines_of(b"".join(block for block, _ in blocks))
+            files = np.repeat([file for _, file in blocks], [block.count(b"\n") for block, _ in blocks])
+            self._add(lines, terms_of(lines), files)
+
+    def _add(self, lines: Lines, terms: Terms, files: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> None:
+        codes = pa.DictionaryArray.from_arrays(files.astype(np.int32), self.files)
+        self.tables.append(table_of(lines, terms, codes))
+        self.parsed.num_rows += len(lines)
+        self.size += int((lines.end - lines.start).sum())
+        if self.size >= SEGMENT:
+            self._write()
+
+    def _write(self) -> None:
+        """One batch for each part, and one for anonymous subjects."""
+        table = pa.concat_tables([COLUMNS.empty_table(), *self.tables]).unify_dictionaries().combine_chunks()
+        self.tables, self.size = [], 0
+        num_parts, subject = self.chunk.num_parts, table["subject"].combine_chunks()
+        parts = _parts(subject.dictionary, num_parts)[subject.indices.to_numpy()]
+        table = table.set_column(0, STORED.field(0), subject.cast(pa.string()))
+        if num_parts > 1 or parts.any():
+            table = table.take(pa.array(np.argsort(parts, kind="stable")))
+        (batch,) = table.combine_chunks().to_batches() or [_EMPTY]
+        ends = np.cumsum(np.bincount(parts, minlength=num_parts + 1))
+        file = self.chunk.path(f"{len(self.parsed.segments):04}.arrow")
+        part = file.with_suffix(".part")
+        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, STORED) as writer:
+            for start, end in zip([0, *ends[:-1]], ends, strict=True):
+                writer.write_batch(batch.slice(start, end - start))
+        part.rename(file)
+        self.parsed.segments.append(str(file))
+
+
+_EMPTY = pa.RecordBatch.from_pylist([], STORED)
+
+
+def _parts(subjects: pa.StringArray, num_parts: int) -> "np.ndarray[tuple[int], np.dtype[np.uint16]]":
+    """The part of each subject; anonymous ones have the last."""
+    if num_parts == 1:
+        blank: np.ndarray[tuple[int], np.dtype[np.bool_]]
+        blank = pc.starts_with(subjects, "_:").to_numpy(zero_copy_only=False)
+        return blank.astype(np.uint16)
+    parts: np.ndarray[tuple[int], np.dtype[np.uint16]] = np.array(
+        [
+            num_parts if value.startswith(b"_:") else zlib.crc32(value) % num_parts
+            for value in subjects.cast(pa.binary()).to_pylist()
+        ],
+        np.uint16,
+    )
+    return parts
+
+
+class _Quarantine:
+    """Writes bad lines to a file as they come; there is one only where there are any."""
+
+    def __init__(self, chunk: Chunk, parsed: Parsed) -> None:
+        self.chunk, self.parsed, self.count = chunk, parsed, 0
+        self.out = chunk.path("bad").open("w", encoding="utf-8")
+
+    def of(self, file: str) -> Bad:
+        def bad(line: int, reason: str, text: bytes) -> None:
+            self.parsed.bad = str(self.chunk.path("bad"))
+            said = text[: 4 * MAX_TEXT].decode(errors="replace")[:MAX_TEXT]
+            self.out.write(json.dumps({"file": file, "line": line, "reason": reason, "text": said}) + "\n")
+            self.count += 1
+            if self.chunk.max_bad is not None and self.count > self.chunk.max_bad:
+                raise too_many_bad(Path(file), self.chunk.max_bad, line, reason)
+
+        return bad
+
+    def close(self) -> None:
+        self.out.close()
+
+
+def too_many_bad(file: Path, max_bad: int, line: int | None, reason: str) -> InputError:
+    """The error that ends a load with more bad lines than the caller puts up with."""
+    return InputError(file, f"more than {max_bad:,} bad lines; the last: {reason}", line=line)
+
+
+def _read_document(path: Path, file: int, spill: Spill, loose: Loose, prefixes: dict[str, str]) -> None:
+    """A file that is read as a whole or not at all, in batches."""
+    form = FORMATS[rdf_suffix(path)]
     try:
-        parser = ox.parse(content, format=FORMATS[suffix], base_iri=path.absolute().as_uri())
-        for quad in parser:
-            yield quad.triple
+        # A small file is held: calling back for every 8 KiB of it costs more than parsing them.
+        whole = path.read_bytes() if path.suffix not in PACKED and path.stat().st_size < MAX_LINE else None
+        if form == ox.RdfFormat.RDF_XML:
+            with open_bytes(path) if whole is None else BytesIO(whole) as content:
+                screen_xml(path, content)
+        with open_bytes(path) if whole is None else nullcontext(whole) as content:
+            parser = ox.parse(content, format=form, base_iri=path.absolute().as_uri())
+            graphs = form in (ox.RdfFormat.TRIG, ox.RdfFormat.JSON_LD)
+            while block := ox.serialize(
+                (quad.triple for quad in islice(parser, BATCH)) if graphs else islice(parser, BATCH),
+                format=ox.RdfFormat.N_TRIPLES,
+            ):
+                rest = _without_loose(block, loose)
+                if any(_is_nested(line) for line in _suspects(rest, b" <<(")):
+                    raise InputError(path, NESTED)
+                spill.add(rest, file)
         prefixes.update(parser.prefixes)
-    except (SyntaxError, ValueError) as error:
-        number = getattr(error, "lineno", None)
-        raise InputError(path, f"{error.args[0] if error.args else error}", line=number) from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.suffix not in PACKED:
-            return path.read_bytes()
-        with open_bytes(path) as stream:
-            content = bytearray()  # piece by piece: a buffered stream allocates at once all that it is asked for
-            while len(content) <= MAX_DECOMPRESSED and (piece := stream.read(CHUNK)):
-                content += piece
     except UNPACKING_ERRORS as error:
         raise InputError(path, f"cannot be read: {error}") from error
-    if len(content) > MAX_DECOMPRESSED:
-        raise InputError(path, f"unpacks to more than {MAX_DECOMPRESSED >> 30} GiB; refused")
-    return bytes(content)
+    except PARSE_ERRORS as error:
+        raise InputError(path, _reason(error), line=getattr(error, "lineno", None)) from error
 
 
-def _blocks(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Whole lines, about a chunk at a time, with the number of the first line."""
-    start, line = 0, 1
-    while start < len(content):
-        end = content.find(b"\n", start + CHUNK)
-        end = len(content) if end < 0 else end + 1
-        yield line, content[start:end]
-        line += content.count(b"\n", start, end)
-        start = end
-
-
-def _lines(path: Path, block: bytes, first: int, form: ox.RdfFormat, bad: Bad) -> Iterator[ox.Triple]:
-    """A block of lines at once; line by line when one of them is bad, since the parser loses all that follows it."""
+def _read_lines(path: Path, file: int, range_: tuple[int, int] | None, spill: Spill, bad: Bad, loose: Loose) -> int:
+    """A file of lines, or a range of it; how many lines there were."""
+    form, number = FORMATS[rdf_suffix(path)], 1
     try:
-        yield from [quad.triple for quad in ox.parse(block, format=form)]
-        return
-    except (SyntaxError, ValueError, MemoryError):
-        pass
-    for number, line in enumerate(block.split(b"\n"), first):
+        with open_bytes(path) as stream:
+            for block, problem in _blocks(stream, range_):
+                if problem is not None:
+                    if number == 1 and not block:
+                        raise InputError(path, problem)
+                    bad(number, problem, block)
+                    number += 1
+                    continue
+                lines = lines_of(block.replace(b"\r\n", b"\n") if b"\r" in block else block)
+                plain = looks_canonical(lines) & (lines.end - lines.start <= MAX_LINE)
+                picked = lines.pick(plain)
+                terms = terms_of(picked)
+                canonical = is_canonical(terms)
+                if not canonical.all():
+                    plain[plain] = canonical
+                    picked, terms = picked.pick(canonical), terms.pick(canonical)
+                spill.add_terms(picked, terms, file)
+                others = np.flatnonzero(~plain & (lines.end > lines.start))
+                if len(others):
+                    texts = [lines.block[lines.start[i] : lines.end[i]] for i in others]
+                    converted = b"".join(_converted(texts, (others + number).tolist(), form, bad))
+                    spill.add(_without_loose(converted, loose), file)
+                number += len(lines)
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error}") from error
+    return number - 1
+
+
+def _blocks(stream: BinaryIO, range_: tuple[int, int] | None) -> Iterator[tuple[bytes, str | None]]:
+    """Whole lines, about BLOCK bytes at a time; or how one begins that cannot be given, and why."""
+    left = sys.maxsize
+    if range_:
+        stream.seek(range_[0])
+        left = range_[1] - range_[0]
+    carry, too_long, at_start = b"", False, not (range_ and range_[0])
+    while left:
+        pieces, broken = _pieces(stream, min(BLOCK, left))
+        piece = b"".join(pieces)
+        left -= len(piece)
+        if not piece and not broken:
+            break
+        if at_start:
+            piece, at_start = piece.removeprefix(b"\xef\xbb\xbf"), False
+        if too_long:
+            end = piece.find(b"\n") + 1
+            piece, too_long = (piece[end:], False) if end else (b"", True)
+        piece = carry + piece
+        end = piece.rfind(b"\n") + 1
+        if end:
+            yield piece[:end], None
+        carry = piece[end:]
+        if len(carry) > MAX_LINE:
+            yield carry[:MAX_TEXT], TOO_LONG
+            carry, too_long = b"", True
+        if broken:
+            if carry.rstrip().endswith(b"."):
+                yield carry, None
+                carry = b""
+            yield carry, f"cannot be read any further: {broken}"
+            return
+    if carry:
+        yield carry, None
+
+
+def _pieces(stream: BinaryIO, size: int) -> tuple[list[bytes], Exception | None]:
+    """About ``size`` bytes, and why there are no more, if that is for a reason."""
+    pieces: list[bytes] = []
+    while size > 0:
         try:
-            yield from [quad.triple for quad in ox.parse(line, format=form)]
-        except (SyntaxError, ValueError, MemoryError) as error:
-            bad(path, number, str(error.args[0] if error.args else error))
+            piece = stream.read1(size)  # type: ignore[attr-defined]  # every buffered stream has it
+        except UNPACKING_ERRORS as error:
+            return pieces, error
+        if not piece:
+            break
+        pieces.append(piece)
+        size -= len(piece)
+    return pieces, None
 
 
-def rows_of(triples: list[ox.Triple], file: str) -> Iterator[dict[str, Any]]:
-    """Canonical rows of one file, its blank nodes named by what they say."""
-    names = blank_names(triples, file)
-    for triple in triples:
-        subject, predicate, object_ = triple.subject, triple.predicate, triple.object
-        if isinstance(subject, ox.Triple) or isinstance(object_, ox.Triple):
-            raise InputError(file, "holds a triple within a triple (RDF 1.2); expected RDF 1.1")
-        row = {
-            "subject": names[subject.value] if isinstance(subject, ox.BlankNode) else subject.value,
-            "predicate": predicate.value,
-            "object": object_.value,
-            "kind": "iri",
-            "language": None,
-            "datatype": None,
-            "file": file,
-        }
-        if isinstance(object_, ox.BlankNode):
-            row |= {"kind": "blank", "object": names[object_.value]}
-        elif isinstance(object_, ox.Literal):
-            datatype = None if object_.language else object_.datatype.value
-            row |= {"kind": "literal", "language": object_.language, "datatype": datatype}
-        canonical = "\x1f".join(
-            str(row[key] or "") for key in ("subject", "predicate", "kind", "object", "language", "datatype")
-        )
-        yield {**row, "sid": bytes.fromhex(_digest(canonical))}
+def _converted(texts: Sequence[bytes], numbers: Sequence[int], form: ox.RdfFormat, bad: Bad) -> Iterator[bytes]:
+    """Canonical lines of those that pyoxigraph takes; halved where it does not, since it loses all that follows."""
+    if not texts:
+        return
+    try:
+        if len(texts) == 1 and len(texts[0]) > MAX_LINE:
+            raise ValueError(TOO_LONG)
+        quads = ox.parse(b"\n".join(texts), format=form)
+        block = ox.serialize((quad.triple for quad in quads), format=ox.RdfFormat.N_TRIPLES) or b""
+        if any(_is_nested(line) for line in _suspects(block, b" <<(")):
+            raise ValueError(NESTED)
+    except PARSE_ERRORS as error:
+        if len(texts) == 1:
+            bad(numbers[0], _reason(error), texts[0])
+            return
+        half = len(texts) // 2
+        yield from _converted(texts[:half], numbers[:half], form, bad)
+        yield from _converted(texts[half:], numbers[half:], form, bad)
+    else:
+        yield block
 
 
-def blank_names(triples: list[ox.Triple], file: str) -> dict[str, str]:
-    """``_:h<hash>`` for each blank node: the hash of the tree below it, so that equal ones are equal in every release.
+def _reason(error: BaseException) -> str:
+    return _PLACE.sub("", str(error.args[0] if error.args else error))
+
+
+def _suspects(block: bytes, mark: bytes) -> list[bytes]:
+    """Lines that hold ``mark``, in an object or in some text."""
+    return [line for line in block.split(b"\n") if mark in line] if mark in block else []
+
+
+def _is_nested(line: bytes) -> bool:
+    return line.split(b" ", 2)[2].startswith(b"<<(")
+
+
+def _without_loose(block: bytes, loose: Loose) -> bytes:
+    """The canonical lines that touch no anonymous node; the others go to ``loose``."""
+    if b"_:" not in block:
+        return block
+    rest = []
+    for line in block.decode().split("\n"):
+        if line.startswith("_:") or ("> _:" in line and line.split(" ", 2)[2].startswith("_:")):
+            loose.append(line)
+        else:
+            rest.append(line)
+    return "\n".join(rest).encode()
+
+
+def named_blocks(lines: Iterable[str], file: str) -> Iterator[bytes]:
+    """Lines with their anonymous nodes named by what they say; ``lines`` is gone through twice."""
+    names = blank_names(lines, file)
+    block: list[str] = []
+    for line in lines:
+        subject, predicate, object_ = line[:-2].split(" ", 2)
+        if subject.startswith("_:"):
+            subject = names[subject]
+        if object_.startswith("_:"):
+            object_ = names.get(object_, LEAF)
+        elif object_.startswith("<<("):
+            raise InputError(file, NESTED)
+        block.append(f"{subject} {predicate} {object_} .\n")
+        if len(block) == BATCH:
+            yield "".join(block).encode()
+            block.clear()
+    yield "".join(block).encode()
+
+
+def blank_names(lines: Iterable[str], file: str) -> dict[str, str]:
+    """``_:h<hash>`` for each anonymous subject: the hash of the tree below it, so that equal ones are equal in every
+    release. All of which nothing is said are LEAF.
 
     In a cycle there is no bottom to start from; its nodes are named by file and order instead.
     """
-    below: dict[str, list[tuple[str, Any]]] = defaultdict(list)
-    order: dict[str, int] = {}
-    for triple in triples:
-        for term in (triple.subject, triple.object):
-            if isinstance(term, ox.BlankNode):
-                order.setdefault(term.value, len(order))
-        if isinstance(triple.subject, ox.BlankNode):
-            below[triple.subject.value].append((triple.predicate.value, triple.object))
+    below: dict[str, list[tuple[str, str]]] = {}
+    for line in lines:
+        if line.startswith("_:"):
+            subject, predicate, object_ = line[:-2].split(" ", 2)
+            below.setdefault(subject, []).append((predicate[1:-1], object_))
+    order = {node: number for number, node in enumerate(below)}
     names: dict[str, str] = {}
 
     def visit(start: str) -> None:
@@ -168,7 +511,7 @@ def blank_names(triples: list[ox.Triple], file: str) -> dict[str, str]:
             node, ready = stack.pop()
             if node in names:
                 continue
-            children = [o.value for _, o in below[node] if isinstance(o, ox.BlankNode)]
+            children = [object_ for _, object_ in below[node] if object_ in below]
             if not ready:
                 if any(child in open_ for child in children) or node in open_:
                     names[node] = "_:h" + _digest(f"{file} {order[node]}")
@@ -178,43 +521,20 @@ def blank_names(triples: list[ox.Triple], file: str) -> dict[str, str]:
                 stack.extend((child, False) for child in children if child not in names)
                 continue
             open_.discard(node)
-            said = sorted(
-                f"{predicate} {names[o.value] if isinstance(o, ox.BlankNode) else o}" for predicate, o in below[node]
-            )
-            names[node] = "_:h" + _digest("\n".join(said))
+            said = {
+                f"{predicate} {names.get(object_, LEAF) if object_.startswith('_:') else object_}"
+                for predicate, object_ in below[node]
+            }
+            names[node] = "_:h" + _digest("\n".join(sorted(said)))
 
-    for node in order:
+    for node in below:
         visit(node)
     return names
 
 
 def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-    sys.setrecursionlimit(10_000)
-
-    def say(**what: Any) -> None:
-        sys.stdout.write(json.dumps(what) + "\n")
-        sys.stdout.flush()
-
-    def bad(path: Path, line: int, reason: str) -> None:
-        say(bad=str(path), line=line, reason=reason)
-
-    prefixes: dict[str, str] = {}
-    with pa.OSFile(sys.argv[1], "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-        for name in (line.rstrip("\n") for line in sys.stdin):
-            say(file=name)
-            try:
-                rows = list(rows_of(list(statements(Path(name), bad, prefixes)), name))
-            except InputError as error:
-                say(error=error.reason, file=name, line=error.line)
-                return
-            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
-    say(prefixes=prefixes)
-
-
-if __name__ == "__main__":
-    main()
+LEAF = "_:h" + _digest("")
+"""The name of all anonymous nodes of which nothing is said."""

@@ -10,6 +10,10 @@ from typing import Any
 
 import psutil
 
+from ingest.parallel import Engine
+
+MAX_LISTED, MAX_TEXT = 1000, 200
+
 
 @dataclass
 class Report:
@@ -26,8 +30,16 @@ class Report:
     skipped: Counter[str] = field(default_factory=Counter)
     """Statements not loaded, by reason."""
     quarantined: list[dict[str, Any]] = field(default_factory=list)
-    """Unreadable input: file, line, reason."""
+    """Unreadable input: file, line, reason, and how it begins; the first thousand."""
     num_quarantined: int = 0
+    quarantine_file: Path | None = None
+    """Gets all unreadable input as it is found, as JSON lines."""
+    max_bad: int | None = None
+    """Readers of lines stop when more than so many are unreadable; None to go on whatever comes."""
+    engine: Engine = "local"
+    """Where RDF is parsed: ``local``, or on ``ray``."""
+    work: Path | None = None
+    """Folder for what is in between, as large as the unpacked input; default the one for temporary files."""
     written: Counter[str] = field(default_factory=Counter)
     """What the load changed in Neo4j: ``nodes``, ``relationships``, ``properties``."""
     removed: Counter[str] = field(default_factory=Counter)
@@ -49,10 +61,20 @@ class Report:
         if count:
             self.skipped[reason] += count
 
-    def quarantine(self, file: Path, line: int, reason: str) -> None:
+    def quarantine(self, file: Path, line: int, reason: str, text: str = "") -> None:
+        """Count what cannot be read, and write it down.
+
+        Args:
+            text: the line, or how it begins.
+        """
+        entry = {"file": str(file), "line": line, "reason": reason, "text": text[:MAX_TEXT]}
         self.num_quarantined += 1
-        if len(self.quarantined) < 1000:
-            self.quarantined.append({"file": str(file), "line": line, "reason": reason})
+        if len(self.quarantined) < MAX_LISTED:
+            self.quarantined.append(entry)
+        if self.quarantine_file is not None:
+            self.quarantine_file.parent.mkdir(parents=True, exist_ok=True)
+            with self.quarantine_file.open("w" if self.num_quarantined == 1 else "a", encoding="utf-8") as out:
+                out.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     @property
     def balances(self) -> bool:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ingest.bulk import bulk_load, bulk_possible
 from ingest.difference import Difference
 from ingest.load import BATCH, READ_NODES, find_difference, load, read_sources
+from ingest.parallel import Engine
 from ingest.rdf import keep
 from ingest.release import STUB, Release, write_release
 from ingest.report import Report, cpu_seconds_of
@@ -24,6 +26,8 @@ from kg.settings import Settings
 from kg.snapshot import build_snapshot, latest_snapshot
 from kg.store import GraphStore, open_store
 
+BULK_FROM = 4_000_000
+"""Statements from which on Neo4j's importer, whose start costs seconds, is the better way into an empty graph."""
 MAX_LOSS = 0.2
 """Share of its entities that a source may lose from one release to the next; a refresh refuses more unless forced."""
 
@@ -76,19 +80,44 @@ class Input:
         return self.source_id or own
 
 
-def load_source(source: str, paths: Sequence[Path], **how: Any) -> Report:
+def load_source(
+    source: str,
+    paths: Sequence[Path],
+    *,
+    bulk: bool | None = None,
+    max_bad: int | None = None,
+    quarantine: Path | None = None,
+    engine: Engine = "local",
+    **how: Any,
+) -> Report:
     """Load into the store that the environment names; what an earlier release said and this one does not stays.
 
     Args:
+        bulk: build a new store with Neo4j's importer, or write through transactions; None for the first where the
+            graph is empty and the input has BULK_FROM statements or more.
+        max_bad: stop when more lines than so many are unreadable.
+        quarantine: file for the unreadable lines; default one below KGFUSE_HOME.
+        engine: where RDF is parsed, see ``ingest.parallel``.
         how: the other fields of ``Input``, and its options.
 
     Raises:
         InputError: the input cannot be read; the graph is as it was.
+        ConfigError: an option is wrong, or ``bulk`` is asked for and not possible.
         StoreUnavailable: no Neo4j, or somebody else is importing.
     """
     wanted, settings = Input.of(source, paths, **how), Settings.from_env()
-    report = Report(wanted.name)
+    report = _report(wanted, settings, max_bad, quarantine, engine)
     release = read_release(wanted, settings, report)
+    if bulk or (bulk is None and report.read >= BULK_FROM):
+        with open_store(settings) as store:
+            obstacle = bulk_possible(settings, store)
+        if bulk and obstacle:
+            _discard(release)
+            raise ConfigError(f"The bulk path cannot be taken: {obstacle}. Load without --bulk.")
+        if not obstacle:
+            bulk_load(settings, release, report)
+            _settle(release)
+            return report
     with _importing(settings, report) as store:
         load(store, release, report, previous=_previous(settings, store, wanted.name))
         _settle(release)
@@ -96,7 +125,16 @@ def load_source(source: str, paths: Sequence[Path], **how: Any) -> Report:
 
 
 def refresh_source(
-    source: str, paths: Sequence[Path], *, dry_run: bool = False, prune: bool = False, force: bool = False, **how: Any
+    source: str,
+    paths: Sequence[Path],
+    *,
+    dry_run: bool = False,
+    prune: bool = False,
+    force: bool = False,
+    max_bad: int | None = None,
+    quarantine: Path | None = None,
+    engine: Engine = "local",
+    **how: Any,
 ) -> Report:
     """Bring the graph from the release that it holds to this one, as if this one alone had been loaded.
 
@@ -104,14 +142,14 @@ def refresh_source(
         dry_run: write nothing, say what would be written (``report.changes``).
         prune: delete what is gone, and tombstones of earlier releases, instead of leaving tombstones.
         force: take a release that has lost more than MAX_LOSS of its entities.
-        how: as for ``load_source``.
+        max_bad, quarantine, engine, how: as for ``load_source``.
 
     Raises:
         InputError: the input cannot be read, is empty, or has lost too much; the graph is as it was.
         StoreUnavailable: no Neo4j, or somebody else is importing.
     """
     wanted, settings = Input.of(source, paths, **how), Settings.from_env()
-    report = Report(wanted.name)
+    report = _report(wanted, settings, max_bad, quarantine, engine)
     release = read_release(wanted, settings, report)
     with _importing(settings, report) as store:
         difference = find_difference(store, release, _previous(settings, store, wanted.name))
@@ -197,6 +235,14 @@ def rename_candidates(store: GraphStore, difference: Difference) -> list[dict[st
         {"name": name, "id": old[0], "iri": old[1], "new_id": now[0], "new_iri": now[1]}
         for name, old, now in sorted(pairs)
     ]
+
+
+def _report(wanted: Input, settings: Settings, max_bad: int | None, quarantine: Path | None, engine: Engine) -> Report:
+    """An empty report; an earlier load's unreadable lines are forgotten."""
+    file = quarantine or settings.home / "quarantine" / f"{wanted.name}.jsonl"
+    file.unlink(missing_ok=True)
+    work = settings.home / "work"
+    return Report(wanted.name, quarantine_file=file, max_bad=max_bad, engine=engine, work=work)
 
 
 @contextmanager

@@ -10,11 +10,12 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ import psutil
 from kg import neo4j_jars, neo4j_process
 from kg.errors import ConfigError, StoreFailed, StoreUnavailable
 
+STORES = ("databases", "transactions")
+"""Folders of ``data`` in which the database ``neo4j`` has its files; the one with users and passwords is ``system``."""
 START_TIMEOUT_S = 180
 """Recovery after a crash is part of the start; 25 s were measured on a loaded machine."""
 
@@ -66,13 +69,13 @@ class LocalServer:
                 self._use = os.open(self.folder / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
                 fcntl.flock(self._use, fcntl.LOCK_SH)  # waits while a supervisor is ending its server
             try:
+                self._settle()
                 running = self._running()
                 if keep:
                     (self.folder / "keep").touch()
                 elif running is None:
                     (self.folder / "keep").unlink(missing_ok=True)  # of a server that is no more
-                port = (running or self._launch())["port"]
-                return Address(f"bolt://127.0.0.1:{port}", "neo4j", self._password())
+                return self._address(running or self._launch())
             except BaseException:
                 if self._running() is None:
                     (self.folder / "keep").unlink(missing_ok=True)
@@ -91,17 +94,44 @@ class LocalServer:
             return False
         with self._deciding():
             (self.folder / "keep").unlink(missing_ok=True)
-            supervisor = self._supervisor()
-            if supervisor is None:
-                return self._end_leftovers()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(supervisor, signal.SIGTERM)
-            deadline = time.monotonic() + neo4j_process.STOP_TIMEOUT_S + 10
-            while self._supervisor() is not None:
-                if time.monotonic() > deadline:
-                    raise StoreFailed(f"Neo4j did not stop (supervisor {supervisor}); see {self._log}")
-                time.sleep(0.05)
-            return True
+            return self._end()
+
+    def replace_store(
+        self, build: Callable[[Path], None], *, may: Callable[[Address], None], check: Callable[[Address], None]
+    ) -> None:
+        """Put the store that ``build`` makes in place of the present one; users and passwords stay.
+
+        Whatever happens in between, a kill included, whoever starts the server next finds one of the two whole: the
+        old one until ``check`` is through, the new one from then on.
+
+        Args:
+            build: makes the store in the folder given, a home for Neo4j's admin tool; the server runs meanwhile.
+            may: asked of the present store when nobody else can use it any more; raises to keep it.
+            check: asked of the new store when nobody else can use it yet; raises to have the old one back.
+
+        Raises:
+            StoreUnavailable: another process uses the server, or is replacing the store.
+        """
+        self.start()
+        try:
+            with self._building() as new:
+                (new / "conf").mkdir(parents=True)
+                neo4j_process.write_config(new, self.heap_mb)
+                build(new)
+                with self._deciding():
+                    self._become_only_user()
+                    may(self._address(self._running() or self._launch()))
+                    self._end()
+                    try:
+                        self._move(new / "data")
+                        check(self._address(self._launch()))
+                    except BaseException:
+                        self._settle()
+                        raise
+                    (self.folder / "old").rename(self.folder / "gone")  # from here on the new one counts
+                    shutil.rmtree(self.folder / "gone")
+        finally:
+            self.release()
 
     def status(self) -> dict[str, Any]:
         """What ``python -m kg status`` prints."""
@@ -122,6 +152,68 @@ class LocalServer:
         with (self.folder / "start.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    @contextlib.contextmanager
+    def _building(self) -> Iterator[Path]:
+        """An empty folder on the disk of the store, for one process at a time, which is gone afterwards."""
+        new = self.folder / "new"
+        with (self.folder / "build.lock").open("w") as lock:
+            if not _taken(lock.fileno()):
+                raise StoreUnavailable(f"Another bulk load into {self.folder} is running; wait for its end.")
+            shutil.rmtree(new, ignore_errors=True)
+            try:
+                yield new
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+
+    def _become_only_user(self) -> None:
+        assert self._use is not None
+        for _ in range(2):  # a supervisor that looks for users holds the lock for a moment, too
+            fcntl.flock(self._use, fcntl.LOCK_SH)  # waits while a supervisor is ending its server
+            if _taken(self._use):
+                return
+        raise StoreUnavailable(
+            "Another process uses the local Neo4j, so its store cannot be replaced; end that process and run again."
+        )
+
+    def _move(self, new: Path) -> None:
+        """The present store to ``old``, the new one in its place; the server is stopped."""
+        (self.folder / "old").mkdir()
+        for name in STORES:
+            (self.folder / "data" / name / "neo4j").rename(self.folder / "old" / name)
+        for name in STORES:
+            (new / name / "neo4j").rename(self.folder / "data" / name / "neo4j")
+
+    def _settle(self) -> None:
+        """After a ``replace_store`` that did not come to its end: the old store is back, nothing else is left."""
+        old, new = self.folder / "old", self.folder / "new"
+        if old.exists():
+            self._end()
+            for name in STORES:
+                if (old / name).exists():
+                    place = self.folder / "data" / name / "neo4j"
+                    shutil.rmtree(place, ignore_errors=True)
+                    (old / name).rename(place)
+            old.rmdir()
+        shutil.rmtree(self.folder / "gone", ignore_errors=True)
+        if new.exists():
+            with (self.folder / "build.lock").open("w") as lock:
+                if _taken(lock.fileno()):
+                    shutil.rmtree(new, ignore_errors=True)
+
+    def _end(self) -> bool:
+        """End the server, whoever uses it; False when none runs."""
+        supervisor = self._supervisor()
+        if supervisor is None:
+            return self._end_leftovers()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(supervisor, signal.SIGTERM)
+        deadline = time.monotonic() + neo4j_process.STOP_TIMEOUT_S + 10
+        while self._supervisor() is not None:
+            if time.monotonic() > deadline:
+                raise StoreFailed(f"Neo4j did not stop (supervisor {supervisor}); see {self._log}")
+            time.sleep(0.05)
+        return True
 
     def _supervisor(self) -> int | None:
         """Process id of the supervisor: whoever holds its lock, so that neither a stale file nor a reused id counts."""
@@ -206,6 +298,9 @@ class LocalServer:
                 lines += log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"its log in {self._log.parent} ends with: {(lines or ['(nothing)'])[-1].strip()[:300]}"
 
+    def _address(self, running: dict[str, Any]) -> Address:
+        return Address(f"bolt://127.0.0.1:{running['port']}", "neo4j", self._password())
+
     def _password(self) -> str:
         return (self.folder / "password").read_text(encoding="utf-8")
 
@@ -230,3 +325,12 @@ class LocalServer:
             said = (done.stderr or done.stdout).strip().splitlines() or ["(nothing)"]
             raise StoreFailed(f"Neo4j's admin tool could not set the first password: {said[-1][:300]}")
         part.rename(self.folder / "password")
+
+
+def _taken(lock: int) -> bool:
+    """Whether nobody held the lock; it is then ours alone."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Scalar: TypeAlias = str | int | float | bool
 """A value that a Neo4j property can hold; lists of one of them are allowed too."""
@@ -10,8 +10,7 @@ Scalar: TypeAlias = str | int | float | bool
 PropertyValue: TypeAlias = Scalar | Sequence[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Name:
+class Name(NamedTuple):
     """One surface form of an entity."""
 
     text: str
@@ -23,7 +22,7 @@ class Name:
     """Who calls it so within the source, for UMLS ``vocabulary/term type/code``, several parted by ``|``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: millions are made, and a frozen one takes twice as long
 class Entity:
     """A node of the graph: anything with an IRI that a source describes or refers to."""
 
@@ -45,7 +44,7 @@ class Entity:
     """All other literals as ``predicate=lexical@lang`` or ``predicate=lexical^^datatype``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Triple:
     """A relationship of the graph."""
 

@@ -5,6 +5,7 @@ Composition as in CompGCN (arXiv 1911.03082, multiplication variant); decoders D
 new tricks" (ICLR 2020).
 """
 
+import copy
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from kg.errors import KGError
 from models.base import fast_bf16
-from models.graph import Data, split_edges, with_inverses
+from models.graph import Data, split_edges, triples_of, with_inverses
 
 EDGE_CHUNK = 65_536
 SAMPLED_ABOVE = 50_000
@@ -69,17 +70,18 @@ class EntityEncoder(nn.Module):
         nn.init.normal_(self.rows.weight, std=dim**-0.5)
         nn.init.normal_(self.relations.weight, std=0.1)
 
-    def forward(self, edges: Tensor, features: Tensor, *, known: Tensor | None = None) -> Tensor:
+    def forward(self, edges: Tensor, features: Tensor, *, learned: Tensor | None = None) -> Tensor:
         """Embeddings of all nodes ``[nodes, dim]``.
 
         Args:
             edges: ``[edges, 3]`` head, relation, tail, with inverses; a node hears from the heads of its edges.
             features: text features ``[nodes, text_dim]``.
-            known: True where a node has a learned row ``[nodes]``; a new node has none and gets text and neighbours.
+            learned: which learned row each node has ``[nodes]``, -1 for a new node: it has none and gets text and
+                neighbours. None: node ``i`` has row ``i``.
         """
         rows = self.rows.weight
-        if known is not None:
-            rows = torch.zeros(len(features), rows.shape[1]).index_put((known.nonzero()[:, 0],), rows)
+        if learned is not None:
+            rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])[learned]  # -1 picks the zeros
         if self.training:
             rows = rows * (torch.rand(len(rows), 1) >= self.config.row_dropout)
         states = self.text(features) + rows
@@ -237,13 +239,58 @@ def load_encoder(folder: Path) -> EntityEncoder:
     return encoder.eval()
 
 
-def embed(encoder: EntityEncoder, graph: Data, features: Tensor, *, known: Tensor | None = None) -> Tensor:
-    """Embeddings of all nodes from the whole graph ``[nodes, dim]``; ``known`` as in ``EntityEncoder.forward``."""
-    triples = torch.stack([graph.edge_index[0], graph.edge_type, graph.edge_index[1]], dim=1)
-    encoder.eval()
+def embed(
+    encoder: EntityEncoder,
+    graph: Data,
+    features: Tensor,
+    *,
+    learned: Tensor | None = None,
+    nodes: Tensor | None = None,
+) -> Tensor:
+    """Embeddings of all nodes from the whole graph ``[nodes, dim]``, or of some of them from what they hear of.
+
+    Computed in double precision and rounded: a matrix product rounds by the number of its rows, and a node's
+    embedding is not to depend on which others are asked for.
+
+    Args:
+        learned: as in ``EntityEncoder.forward``.
+        nodes: sorted indices of those wanted; all when None.
+    """
+    edges = with_inverses(triples_of(graph), encoder.num_relations)
+    wanted = torch.arange(len(features)) if nodes is None else nodes
+    learned = torch.arange(len(features)) if learned is None else learned
+    field, edges = receptive_field(edges, wanted, hops=len(encoder.layers), num_nodes=len(features))
+    local = torch.zeros(len(features), dtype=torch.long).index_put((field,), torch.arange(len(field)))
+    edges = torch.stack([local[edges[:, 0]], edges[:, 1], local[edges[:, 2]]], dim=1)
     with torch.inference_mode():
-        out: Tensor = encoder(with_inverses(triples, encoder.num_relations), features, known=known)
-    return out.clone()
+        precise = copy.deepcopy(encoder).eval().double()
+        out: Tensor = precise(edges, features[field].double(), learned=learned[field])
+    return out[local[wanted]].float().clone()
+
+
+def receptive_field(edges: Tensor, nodes: Tensor, *, hops: int, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """Sorted nodes and ``[edges, 3]`` that the embeddings of ``nodes`` are made from; edges keep their order."""
+    inside = torch.zeros(num_nodes, dtype=torch.bool).index_fill(0, nodes, True)
+    heard = torch.zeros(len(edges), dtype=torch.bool)
+    for _ in range(hops):
+        heard = inside[edges[:, 2]]
+        inside = inside.index_fill(0, edges[heard, 0], True)
+    return inside.nonzero()[:, 0], edges[heard]
+
+
+def affected_nodes(edges: Tensor, *, restated: Tensor, rewired: Tensor, hops: int) -> Tensor:
+    """True where an embedding or the edges of a node are not what they were ``[nodes]``.
+
+    Args:
+        edges: ``[edges, 3]`` of the new graph, with inverses.
+        restated: True where a node is new or its text is another ``[nodes]``.
+        rewired: True where an edge came or went: its messages, and their number, are others ``[nodes]``.
+        hops: layers of the encoder.
+    """
+    affected = restated
+    for _ in range(hops):
+        affected = (affected | rewired).index_fill(0, edges[affected[edges[:, 0]], 2], True)
+    return affected | rewired
 
 
 class Pairs:

@@ -26,8 +26,14 @@ MAX_TOKENS = 64
 """Of a node's text: FIBO's definitions fit in it nearly always, and cost grows with length."""
 
 
-def load_graph(snapshot: Snapshot, *, ban_relations: Sequence[str] = ()) -> Data:
+def load_graph(
+    snapshot: Snapshot, *, ban_relations: Sequence[str] = (), relations: Sequence[str] | None = None
+) -> Data:
     """All triples as edges, without those of ``ban_relations``.
+
+    Args:
+        relations: what ``edge_type`` counts in, for an encoder that was trained on another snapshot; edges of
+            relations that are not among them are left out. The snapshot's own when None.
 
     Returns:
         ``edge_index`` ``[2, edges]`` (head, tail), ``edge_type`` ``[edges]``, ``num_nodes`` and ``num_relations``;
@@ -36,16 +42,20 @@ def load_graph(snapshot: Snapshot, *, ban_relations: Sequence[str] = ()) -> Data
     Raises:
         ConfigError: a banned relation is not in the graph (most likely misspelt).
     """
-    unknown = sorted(set(ban_relations) - set(snapshot.relations))
+    relations = snapshot.relations if relations is None else relations
+    unknown = sorted(set(ban_relations) - set(relations))
     if unknown:
         raise ConfigError(f"ban_relations names {', '.join(unknown)}, which the graph does not have.")
-    banned = [snapshot.relations.index(name) for name in ban_relations]
-    kept = snapshot.triples[~np.isin(snapshot.triples[:, 1], banned)].astype(np.int64)
+    number = {name: index for index, name in enumerate(relations) if name not in ban_relations}
+    numbers = np.array([number.get(name, -1) for name in snapshot.relations], dtype=np.int64)
+    kept = snapshot.triples.astype(np.int64)
+    kept[:, 1] = numbers[kept[:, 1]]
+    kept = kept[kept[:, 1] >= 0]
     return Data(
         edge_index=torch.from_numpy(kept[:, [0, 2]].T.copy()),
         edge_type=torch.from_numpy(kept[:, 1].copy()),
         num_nodes=snapshot.num_entities,
-        num_relations=len(snapshot.relations),
+        num_relations=len(relations),
     )
 
 

@@ -19,10 +19,11 @@ from kg.snapshot import Snapshot
 from kg.types import Link
 from models.base import load_tokenizer, quiet
 from models.batch import KnowledgeCollator, KnowledgeEncoder, keep_mentions
+from models.entity_table import EntityTable
 from models.injection import knowledge_of
 from models.kgbert import KGBertForSequenceClassification, KGBertForTokenClassification, KGBertModel
 from models.recipe import Task, load_recipe
-from models.run import read_manifest
+from models.run import current_knowledge, read_manifest
 
 CLASSES: Mapping[str, type[KGBertModel]] = {
     "sequence_classification": KGBertForSequenceClassification,
@@ -194,24 +195,26 @@ def load_predictors(run: Path) -> dict[str, Predictor]:
         raise InputError(
             run, f"nothing is fine-tuned yet; run: python -m models.train_kgbert finetune {recipe.name} --run {run}"
         )
-    snapshot = Snapshot.load(run / manifest["snapshot"]["path"])
+    knowledge = current_knowledge(manifest)
+    snapshot = Snapshot.load(run / knowledge["snapshot"]["path"])
+    table = EntityTable.load(run / knowledge["table"])
+    table.check(snapshot)
     linker = Linker.load(snapshot)
+    untold = (*recipe.graph.ban_relations, *knowledge["ignored_relations"])
     predictors = {}
     for position, task in enumerate(recipe.tasks):
         folder = run / "model" if position == 0 else run / "model" / task.name
         try:
             with quiet():
                 model = CLASSES[task.kind].from_pretrained(folder)
+                model.set_table(table)
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
                 folder, f"holds a model that cannot be loaded ({reason}); remove it and run again"
             ) from error
-        model.entity_table.check(snapshot)
-        encoder = KnowledgeEncoder(
-            load_tokenizer(str(folder)), linker, model.entity_table, max_length=task.training.max_length
-        )
-        predictors[task.name] = Predictor(model, encoder, task, banned=recipe.graph.ban_relations)
+        encoder = KnowledgeEncoder(load_tokenizer(str(folder)), linker, table, max_length=task.training.max_length)
+        predictors[task.name] = Predictor(model, encoder, task, banned=untold)
     return predictors
 
 

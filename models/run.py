@@ -1,8 +1,8 @@
 """The run folder: what a run was asked, what it used, what it finished, and where each stage's files are.
 
 ``config.toml`` as asked · ``manifest.json`` versions, hashes, snapshot, finished stages · ``gnn/`` · ``table/`` ·
-``pretrain/<arm>/`` · ``jobs/<task>-<arm>-<seed>/`` · ``model/`` · ``metrics.json`` · ``plots/`` · ``README.md``, the
-model card
+``pretrain/<arm>/`` · ``jobs/<task>-<arm>-<seed>/`` · ``model/`` · ``knowledge/``, a newer snapshot with its table ·
+``metrics.json`` · ``plots/`` · ``README.md``, the model card
 """
 
 import hashlib
@@ -89,6 +89,13 @@ def read_manifest(run: Path) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(run, "not a run folder (no manifest.json); make one with: python -m models.train_kgbert")
     return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def current_knowledge(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Which snapshot and table a run answers with: of its last ``reembed``, or else those that it was trained with."""
+    trained = {"snapshot": manifest["snapshot"], "table": "table", "ignored_relations": []}
+    found: Mapping[str, Any] = manifest.get("knowledge", trained)
+    return found
 
 
 @contextmanager

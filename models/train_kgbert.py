@@ -13,7 +13,7 @@ from kg import cli
 if TYPE_CHECKING:
     from models.run import Run
 
-STAGES = ("gnn", "pretrain", "finetune", "evaluate")
+COMMANDS = ("gnn", "pretrain", "finetune", "evaluate", "reembed")
 ArmName = Literal["plain", "fused", "shuffled"]
 
 
@@ -48,7 +48,8 @@ class _Common:
 
 @dataclass(frozen=True, kw_only=True)
 class All(_Common):
-    """Run all stages of a recipe: gnn, pretrain, finetune, evaluate. Each has a command of its own, too."""
+    """Run all stages of a recipe: gnn, pretrain, finetune, evaluate. Each has a command of its own, too; reembed takes
+    a newer snapshot into a run that is trained."""
 
     recipe: tyro.conf.Positional[str | None] = None
     """Name or TOML file; default finance where its data is, else the small sample."""
@@ -86,6 +87,25 @@ class Evaluate(_Stage):
     """Compare plain, fused and shuffled on each task, same seeds and steps, and write the report."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reembed:
+    """Take a newer snapshot into a trained run: nothing is trained, only the rows that it changes are computed."""
+
+    run_folder: tyro.conf.Positional[Path]
+    """Run folder written by models.train_kgbert."""
+    snapshot: Path | None = None
+    """Folder written by ``python -m kg snapshot``; default the newest below KGFUSE_HOME."""
+
+    def run(self) -> None:
+        from kg.settings import Settings
+        from kg.snapshot import Snapshot, find_snapshot
+        from models.reembed import reembed
+
+        settings = Settings.from_env()
+        newer = Snapshot.load(find_snapshot(self.snapshot, settings))
+        print(reembed(self.run_folder, newer, cache=settings.home / "cache").as_lines())
+
+
 def say(line: str) -> None:
     """A line for the person who waits; standard output stays for results."""
     print(line, file=sys.stderr, flush=True)
@@ -94,8 +114,8 @@ def say(line: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     prog = "python -m models.train_kgbert"
-    if argv and argv[0] in STAGES:
-        return cli.run(prog, [Gnn, Pretrain, Finetune, Evaluate], argv)
+    if argv and argv[0] in COMMANDS:
+        return cli.run(prog, [Gnn, Pretrain, Finetune, Evaluate, Reembed], argv)
     return cli.run(prog, [All], argv)
 
 

@@ -11,8 +11,8 @@ from hashlib import blake2b
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ingest.names import upper_snake
-from ingest.owl import MAX_PROPERTY, RESERVED
 from ingest.report import Report
+from ingest.vocabulary import MAX_PROPERTY, RESERVED
 from kg.errors import ConfigError
 from kg.types import Entity, Name, PropertyValue, Scalar, Triple
 

@@ -3,7 +3,8 @@
 import gzip
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -26,34 +27,24 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> 
     Raises:
         InputError: no names file, or every line of it is bad (a single bad line is quarantined).
     """
-    names: dict[str, dict[Name, None]] = defaultdict(dict)
-    triples: dict[str, Triple] = {}
+    names: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    edges: dict[tuple[str, str, str], None] = {}
     files = sorted(_files(paths))
     if not any(kind == "names" for kind, _ in files):
         raise InputError(paths[0], "holds no names.tsv or names.tsv.gz")
     for kind, file in files:
-        for row in _rows(file, report, width=3 if kind == "edges" else 2):
-            if kind == "names":
-                entity_id = f"{prefix}:{row[0]}"
-                said = KINDS.get(row[2], "syn") if len(row) > 2 else "pref"
-                names[entity_id][Name(text=row[1], kind=said, language="")] = None
+        if kind == "names":
+            for row in _rows(file, report, width=2):
+                names[f"{prefix}:{row[0]}"].append((row[1], KINDS.get(row[2], "syn") if len(row) > 2 else "pref"))
                 report.keep("name")
-            else:
-                triple = _triple(f"{prefix}:{row[0]}", f"{prefix}:{row[1]}", row[2], source_id)
-                report.keep("relationship") if triple.sid not in triples else report.skip("stated more than once")
-                triples[triple.sid] = triple
+        else:
+            for head, tail, relation, *_ in _rows(file, report, width=3):
+                edge = f"{prefix}:{head}", relation_type(relation), f"{prefix}:{tail}"
+                report.skip("stated more than once") if edge in edges else report.keep("relationship")
+                edges[edge] = None
     if not names:
         raise InputError(files[-1][1], "no line of it has an id and a name, parted by a tab")
-    entities = {id_: _entity(id_, list(said), source_id) for id_, said in names.items()}
-    for triple in triples.values():
-        for end in (triple.head, triple.tail):
-            if end not in entities:
-                entities[end] = Entity(id=end, iri=_iri(end), source=source_id, kinds=("Stub",))
-    items: list[Entity | Triple] = [
-        *sorted(entities.values(), key=lambda e: e.id),
-        *sorted(triples.values(), key=lambda t: t.sid),
-    ]
-    return Reading(release="", items=items)
+    return Reading(release="", items=_items(names, edges, source_id))
 
 
 def _files(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
@@ -83,15 +74,27 @@ def _rows(file: Path, report: Report, *, width: int) -> Iterator[list[str]]:
         raise InputError(file, f"cannot be read: {error}") from error
 
 
-def _entity(entity_id: str, names: list[Name], source: str) -> Entity:
-    preferred = next((name.text for name in names if name.kind == "pref"), names[0].text)
-    return Entity(id=entity_id, iri=_iri(entity_id), source=source, kinds=("Item",), name=preferred, names=tuple(names))
+def _items(
+    names: dict[str, list[tuple[str, str]]], edges: Collection[tuple[str, str, str]], source: str
+) -> Iterator[Entity | Triple]:
+    """Entities, stubs and triples, each made when it is asked for."""
+    for entity_id, said in names.items():
+        own = [Name(text=text, kind=kind) for text, kind in dict.fromkeys(said)]
+        preferred = next((name.text for name in own if name.kind == "pref"), own[0].text)
+        yield Entity(
+            id=entity_id, iri=_iri(entity_id), source=source, kinds=("Item",), name=preferred, names=tuple(own)
+        )
+    for end in dict.fromkeys(end for head, _, tail in edges for end in (head, tail) if end not in names):
+        yield Entity(id=end, iri=_iri(end), source=source, kinds=("Stub",))
+    for head, relation, tail in edges:
+        sid = blake2b(f"{head} {relation} {tail}".encode(), digest_size=16).hexdigest()
+        yield Triple(head=head, relation=relation, tail=tail, source=source, sid=sid)
 
 
-def _triple(head: str, tail: str, relation: str, source: str) -> Triple:
-    type_ = relation if relation[:1] == "P" and relation[1:].isdigit() else upper_snake(relation)
-    sid = blake2b(f"{head} {type_} {tail}".encode(), digest_size=16).hexdigest()
-    return Triple(head=head, relation=type_, tail=tail, source=source, sid=sid)
+@lru_cache(1 << 12)
+def relation_type(relation: str) -> str:
+    """``has part`` → ``HAS_PART``; Wikidata's ``P17`` stays."""
+    return relation if relation[:1] == "P" and relation[1:].isdigit() else upper_snake(relation)
 
 
 def _iri(entity_id: str) -> str:

@@ -4,13 +4,12 @@ A class without a CUI is a concept under its code. Where it has several, it is n
 all go to the lowest, which is the oldest, and the others are noted in the tail.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote_plus
 
 from ingest.names import local_name
-from ingest.owl import OWL, RDFS, SKOS, TYPE
+from ingest.parts import by_subject
 from ingest.rdf import Statements, parse
 from ingest.report import Report
 from ingest.sources.metathesaurus import (
@@ -23,6 +22,7 @@ from ingest.sources.metathesaurus import (
     Selection,
 )
 from ingest.sources.reading import Reading
+from ingest.vocabulary import OWL, RDFS, SKOS, TYPE
 from kg.errors import ConfigError, InputError
 
 UMLS = "http://bioportal.bioontology.org/ontologies/umls/"
@@ -36,21 +36,23 @@ Row = tuple[str, str, str, str]
 def read(files: Sequence[Path], source_id: str, report: Report, wanted: Selection) -> Reading:
     """The Turtle files as one release; it is the ``owl:versionInfo`` of their ontologies."""
     statements = parse(files, report)
-    about = _by_subject(statements)
     made = Metathesaurus(source_id, report, wanted)
-    keys = {subject: _key(subject, rows) for subject, rows in about.items() if _is_class(rows)}
+    keys: dict[str, str] = {}
+    present, several = set[str](), 0
+    for subject, rows in _about(statements):
+        if _is_class(rows):
+            vocabulary, keys[subject] = _vocabulary(subject), _key(subject, rows)
+            present.add(vocabulary)
+            if vocabulary != "STY" and wanted.wants_source(vocabulary):
+                several += _names(made, subject, keys[subject], rows)
     if not keys:
         raise InputError(files[0], "has no class with a preferred label: not Turtle of umls2rdf")
-    present = {_vocabulary(subject) for subject in keys} - {"STY"}
+    present -= {"STY"}
     unknown = sorted(wanted.sab - present)
     if unknown:
         raise ConfigError(f"No class is of the source vocabulary {unknown[0]}; there are: {', '.join(sorted(present))}")
-    several = 0
-    for subject, key in keys.items():
-        if _vocabulary(subject) != "STY" and wanted.wants_source(_vocabulary(subject)):
-            several += _names(made, subject, key, about[subject])
     releases = [""]
-    for subject, rows in about.items():
+    for subject, rows in _about(statements):
         if _vocabulary(subject) == "STY" and subject in keys:
             _semantic_type(made, subject, rows)
         elif subject in keys and wanted.wants_source(_vocabulary(subject)):
@@ -60,6 +62,7 @@ def read(files: Sequence[Path], source_id: str, report: Report, wanted: Selectio
         else:
             releases += [value for predicate, value, _, _ in rows if predicate == OWL + "versionInfo"]
             report.skip("about the ontology or its vocabulary", len(rows))
+    report.skip("about an anonymous node", statements.blank.num_rows)
     if several:
         report.notes.append(f"{several} classes have several CUIs; the lowest has their names, the tail the others")
     used = sorted(present & wanted.sab or present)
@@ -67,13 +70,10 @@ def read(files: Sequence[Path], source_id: str, report: Report, wanted: Selectio
     return Reading(release=max(releases), items=made.items(), statements=statements, licence=licence)
 
 
-def _by_subject(statements: Statements) -> dict[str, list[Row]]:
-    """(predicate, object, kind, language), by subject."""
-    about: dict[str, list[Row]] = defaultdict(list)
-    columns = (statements.table[name].to_pylist() for name in ("subject", "predicate", "object", "kind", "language"))
-    for subject, predicate, object_, kind, language in zip(*columns, strict=True):
-        about[subject].append((predicate, object_, kind, language or ""))
-    return about
+def _about(statements: Statements) -> Iterator[tuple[str, list[Row]]]:
+    """Each subject with what is said of it: predicate, object, kind, language."""
+    for subject, rows in by_subject(statements, "predicate", "object", "kind", "language"):
+        yield subject, [(predicate, said, kind, language or "") for predicate, said, kind, language in rows]
 
 
 def _is_class(rows: Sequence[Row]) -> bool:

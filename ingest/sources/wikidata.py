@@ -17,6 +17,7 @@ from ingest.compression import unpacked_name
 from ingest.parser import FORMATS
 from ingest.rdf import parse
 from ingest.report import Report
+from ingest.sources.metathesaurus import CONCEPT_IRI
 from ingest.sources.reading import Reading
 from ingest.sources.wikidata_json import records as json_records
 from ingest.sources.wikidata_record import ENTITY, NODE_ID, Record, Statement
@@ -25,9 +26,11 @@ from kg.errors import ConfigError, InputError
 from kg.types import Entity, Name, PropertyValue, Triple
 
 FIXED_TYPES = {"P31": "INSTANCE_OF", "P279": "SUBCLASS_OF"}
+UMLS_CUI = "P2892"
 ANY_LANGUAGE = "mul"
 """Wikidata's tag for labels that hold in every language."""
 _ID_IN_LINE = re.compile(rb'"id"\s*:\s*"([QP]\d+)"')
+_CUI = re.compile(r"C\d{7}")
 _SOME_BIT = re.compile(rb"[^\0]")
 _DATE = re.compile(r"(20\d\d)-?([01]\d)-?([0-3]\d)")
 Records: TypeAlias = Callable[[Report, Callable[[bytes], bool]], Iterator[Record]]
@@ -159,6 +162,8 @@ class _Mapping:
         self.counted = counted
         """True where ``report.read`` holds the whole input already."""
         self.described, self.referred = IdSet(), IdSet()
+        self.concepts: set[str] = set()
+        """Concepts of UMLS that items are the same as, by CUI."""
         self.order = {language.lower(): place for place, language in enumerate((*part.languages, ANY_LANGUAGE))}
 
     def items(self, records: Records) -> Iterator[Entity | Triple]:
@@ -175,7 +180,11 @@ class _Mapping:
                 for reason, count in record.skipped.items():
                     self.report.skip(reason, count)
                 for edge in edges:
-                    self.referred.add(edge.tail.removeprefix("wd:"))
+                    prefix, _, id_ = edge.tail.partition(":")
+                    if prefix == "wd":
+                        self.referred.add(id_)
+                    else:
+                        self.concepts.add(id_)
                 for name in {said.property for said in record.statements if not said.value.missing}:
                     self.referred.add(name)
                 yield entity
@@ -185,6 +194,8 @@ class _Mapping:
                 self.report.skip(reason, record.num_read)
         for id_ in self.referred.without(self.described):
             yield Entity(id=f"wd:{id_}", iri=ENTITY + id_, source=self.source, kinds=("Stub",))
+        for cui in sorted(self.concepts):
+            yield Entity(id=f"umls:{cui}", iri=CONCEPT_IRI + cui, source=self.source, kinds=("Stub",))
 
     def _describe(self, record: Record) -> tuple[Entity, list[Triple]]:
         names = self._names(record)
@@ -200,7 +211,7 @@ class _Mapping:
         kinds = ["Property" if record.id[0] == "P" else "Item"]
         if record.replaced_by:
             kinds.insert(0, "Deprecated")
-            edges.append(self._edge(record.id, "REPLACED_BY", record.replaced_by, {}))
+            edges.append(self._edge(record.id, "REPLACED_BY", f"wd:{record.replaced_by}", {}))
             record.kept["relationship"] += 1
         return Entity(
             id=f"wd:{record.id}",
@@ -246,7 +257,7 @@ class _Mapping:
             if said.value.entity is not None:
                 relation = FIXED_TYPES.get(said.property, said.property)
                 ranked = {**said.qualifiers, "rank": said.rank} if said.rank != "normal" else said.qualifiers
-                edge = self._edge(record.id, relation, said.value.entity, ranked)
+                edge = self._edge(record.id, relation, f"wd:{said.value.entity}", ranked)
                 if edge.sid in edges:
                     record.skipped["stated more than once"] += 1
                 else:
@@ -259,6 +270,9 @@ class _Mapping:
                     tail.append(f"{said.property}={said.value.missing}{_qualified(said)}")
             else:
                 values[said.property].append(said)
+                if said.property == UMLS_CUI and _CUI.fullmatch(said.value.lexical):  # and a property, as any other
+                    edge = self._edge(record.id, "SAME_AS", f"umls:{said.value.lexical}", {"derived": True})
+                    edges[edge.sid] = edge
         properties: dict[str, PropertyValue] = {what: sorted(names) for what, names in lists.items()}
         for name, group in values.items():
             columns = group[0].value.columns
@@ -272,12 +286,12 @@ class _Mapping:
         return properties, tail, list(edges.values())
 
     def _edge(self, head: str, relation: str, tail: str, properties: Mapping[str, PropertyValue]) -> Triple:
-        said = f"wd:{head} {relation} wd:{tail}"
+        said = f"wd:{head} {relation} {tail}"
         if properties:  # statements that differ in qualifiers alone are relationships of their own
             said += json.dumps(dict(properties), sort_keys=True, ensure_ascii=False)
         sid = blake2b(said.encode(), digest_size=16).hexdigest()
         return Triple(
-            head=f"wd:{head}", relation=relation, tail=f"wd:{tail}", source=self.source, sid=sid, properties=properties
+            head=f"wd:{head}", relation=relation, tail=tail, source=self.source, sid=sid, properties=properties
         )
 
 

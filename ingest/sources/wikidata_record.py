@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ingest.owl import MAX_PROPERTY
+from ingest.vocabulary import MAX_PROPERTY
 from kg.types import Scalar
 
 ENTITY = "http://www.wikidata.org/entity/"

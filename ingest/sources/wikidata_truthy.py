@@ -4,16 +4,14 @@ Predicates: the RDF dump format of Wikibase (mediawiki.org/wiki/Wikibase/Indexin
 """
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from itertools import groupby
-from typing import TypeAlias
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-import pyarrow as pa
+import numpy as np
 import pyarrow.compute as pc
 
-from ingest.owl import OWL, RDFS, SKOS, TYPE, XSD
+from ingest.parts import by_subject, plain
 from ingest.rdf import Statements
 from ingest.report import Report
 from ingest.sources.wikidata_record import (
@@ -33,63 +31,92 @@ from ingest.sources.wikidata_record import (
     string,
     time,
 )
+from ingest.vocabulary import OWL, RDFS, SKOS, TYPE, XSD
 
 DIRECT, NORMALIZED = "http://www.wikidata.org/prop/direct/", "http://www.wikidata.org/prop/direct-normalized/"
 NO_VALUE, GENID = "http://www.wikidata.org/prop/novalue/", "/.well-known/genid/"
 SCHEMA, WIKIBASE = "http://schema.org/", "http://wikiba.se/ontology#"
 DATA = re.compile(r"https?://www\.wikidata\.org/wiki/Special:EntityData/([QP]\d+)")
 FILE_PATH = "http://commons.wikimedia.org/wiki/Special:FilePath/"
+SAID, MAX_NEAR = 1 << 15, 1 << 28
 _POINT = re.compile(r"(?:<(\S+)> )?Point\((\S+) (\S+)\)", re.IGNORECASE)
-Row: TypeAlias = tuple[str, str, str, str, str | None, str | None]
-"""Subject, predicate, object, its kind, language, datatype."""
+Row: TypeAlias = tuple[str, str, str, str | None, str | None]
+"""Predicate, object, its kind, language, datatype."""
 
 
 def records(statements: Statements, report: Report, *, properties: Collection[str] = ()) -> Iterator[Record]:
-    """Every item and property, sorted by IRI; triples about pages and data sets are counted in ``report``."""
-    sitelinks = _sitelinks(statements.table)
-    for iri, rows in groupby(_rows(statements.table), key=lambda row: row[0]):
+    """Every item and property; triples about pages, data sets and anonymous nodes are counted in ``report``."""
+    sitelinks = _sitelinks(statements)
+    report.skip("about an anonymous node", statements.blank.num_rows)
+    for iri, rows in by_subject(statements, "predicate", "object", "kind", "language", "datatype"):
         id_ = local_id(iri)
         if NODE_ID.fullmatch(id_) and iri.startswith(("http:", "https:")):
             yield _record(Record(id_, sitelinks=sitelinks.get(id_)), rows, properties)
-            continue
-        number = sum(1 for _ in rows)
-        if id_ != iri:
-            report.skip("about a lexeme, form, sense or schema", number)
+        elif id_ != iri:
+            report.skip("about a lexeme, form, sense or schema", len(rows))
         elif DATA.fullmatch(iri):
-            report.skip("about the data set of an entity", number)
+            report.skip("about the data set of an entity", len(rows))
         else:
-            report.skip("about a page of a wiki (their number is kept)", number)
+            report.skip("about a page of a wiki (their number is kept)", len(rows))
 
 
-def _rows(table: pa.Table) -> Iterator[Row]:
-    columns = ["subject", "predicate", "object", "kind", "language", "datatype"]
-    for batch in table.select(columns).to_batches(max_chunksize=50_000):
-        yield from zip(*(batch[name].to_pylist() for name in columns), strict=True)
+class Sitelinks:
+    """Number of pages by entity: what its data set says, else those that are listed; all of Wikidata takes 280 MB."""
+
+    def __init__(self) -> None:
+        self._items = np.zeros(MAX_NEAR, np.uint16)  # memory that nothing is written to is never taken
+        """By number of the item: 0 for nothing known, a count of pages, or what is said and SAID."""
+        self._others: dict[str, int] = {}
+        """The same for properties, and for items beyond those that Wikidata has."""
+
+    def get(self, id_: str) -> int | None:
+        """None where nothing is known."""
+        is_near = id_[0] == "Q" and int(id_[1:]) < MAX_NEAR
+        found = int(self._items[int(id_[1:])]) if is_near else self._others.get(id_, 0)
+        return found & ~SAID if found else None
+
+    def count(self, id_: str) -> None:
+        """One more page."""
+        numbers, place = self._place(id_)
+        if not numbers[place] & SAID:
+            numbers[place] += 1
+
+    def say(self, id_: str, number: int) -> None:
+        if number < SAID:
+            numbers, place = self._place(id_)
+            numbers[place] = number | SAID
+
+    def _place(self, id_: str) -> tuple[Any, int | str]:
+        if id_[0] == "Q" and int(id_[1:]) < MAX_NEAR:
+            return self._items, int(id_[1:])
+        self._others.setdefault(id_, 0)
+        return self._others, id_
 
 
-def _sitelinks(table: pa.Table) -> Mapping[str, int]:
-    """Number of pages by entity: what the data set says of itself, else the pages that are listed."""
-    about = table.filter(pc.equal(table["predicate"], SCHEMA + "about"))
-    pages = Counter(
-        local_id(entity)
-        for page, entity in zip(about["subject"].to_pylist(), about["object"].to_pylist(), strict=True)
-        if not DATA.fullmatch(page)
-    )
-    said = table.filter(pc.equal(table["predicate"], WIKIBASE + "sitelinks"))
-    for subject, number in zip(said["subject"].to_pylist(), said["object"].to_pylist(), strict=True):
-        match = DATA.fullmatch(subject)
-        if match and number.isdecimal():
-            pages[match[1]] = int(number)
-    return pages
+def _sitelinks(statements: Statements) -> Sitelinks:
+    found = Sitelinks()
+    for part in statements.parts():
+        subjects, predicates, objects = (plain(part[name]) for name in ("subject", "predicate", "object"))
+        for predicate in (SCHEMA + "about", WIKIBASE + "sitelinks"):
+            where = pc.equal(predicates, predicate)
+            rows = zip(subjects.filter(where).to_pylist(), objects.filter(where).to_pylist(), strict=True)
+            for subject, said in rows:
+                match = DATA.fullmatch(subject)
+                if predicate == WIKIBASE + "sitelinks":
+                    if match and said.isdecimal():
+                        found.say(match[1], int(said))
+                elif not match and NODE_ID.fullmatch(id_ := local_id(said)):
+                    found.count(id_)
+    return found
 
 
-def _record(record: Record, rows: Iterator[Row], properties: Collection[str]) -> Record:
+def _record(record: Record, rows: Sequence[Row], properties: Collection[str]) -> Record:
     texts = {
         RDFS + "label": record.labels,
         SKOS + "altLabel": record.aliases,
         SCHEMA + "description": record.descriptions,
     }
-    for _, predicate, said, kind, language, datatype in rows:
+    for predicate, said, kind, language, datatype in rows:
         if predicate.startswith(DIRECT):
             name = predicate.removeprefix(DIRECT)
             if properties and name not in properties:

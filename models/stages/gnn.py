@@ -11,10 +11,11 @@ from kg.settings import Settings
 from kg.snapshot import Snapshot
 from kg.store import open_store
 from models.data import read_task
-from models.entity_table import build_table
 from models.gnn import train_gnn
 from models.graph import load_graph, text_features
 from models.recipe import resolve_path
+from models.reduction import build_table
+from models.reembed import save_features
 from models.run import Run, aside, child_process, data_hash, write_json
 
 console = Console(stderr=True)
@@ -31,8 +32,11 @@ def run_stage(run: Run, settings: Settings) -> None:
     features = text_features(snapshot, recipe.base, settings.home / "cache")
     graph = load_graph(snapshot, ban_relations=recipe.graph.ban_relations)
     encoder, metrics = train_gnn(graph, features, recipe.gnn, run.path / "gnn")
+    table, reduction = build_table(encoder, graph, features, snapshot, recipe.base)
     with aside(run.path / "table") as folder:
-        build_table(encoder, graph, features, snapshot, recipe.base).save(folder)
+        table.save(folder)
+        reduction.save(folder)
+        save_features(features, folder)
     write_json(run.path / "gnn" / "metrics.json", metrics)
     console.print(
         f"Held-out edges: MRR {metrics['mrr']:.3f}, Hits@10 {metrics['hits@10']:.3f} (filtered, realistic ranks)"

@@ -1,15 +1,21 @@
 """What RDFS, OWL and SKOS mean in the graph, row by row of the mapping, with nothing lost on the way."""
 
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from ingest.names import curies, relation_types, upper_snake
-from ingest.owl import MAX_PROPERTY, to_graph
-from ingest.rdf import parse
+from ingest.names import curies, local_name, relation_types, upper_snake
+from ingest.owl import to_graph
+from ingest.rdf import Statements, find_files, parse
 from ingest.report import Report
+from ingest.survey import Seen
+from ingest.vocabulary import MAX_PROPERTY, RDF
 from kg.types import Entity, Triple
 
 PREFIXES = """
@@ -29,7 +35,10 @@ class Mapped:
 
     def __init__(self, file: Path, source: str) -> None:
         self.report = Report(source)
-        items = list(to_graph(parse([file], self.report), source, self.report))
+        self.read(parse([file], self.report), source)
+
+    def read(self, statements: Any, source: str) -> None:
+        items = list(to_graph(statements, source, self.report))
         self.triples = [item for item in items if isinstance(item, Triple)]
         entities = [item for item in items if isinstance(item, Entity)]
         self.entities = {entity.id: entity for entity in entities}
@@ -170,6 +179,90 @@ def test_ids_are_short_unique_and_the_same_in_every_order() -> None:
     assert curies(reversed(iris), {"kb": "http://www.wikidata.org/entity/", "ex": "http://e/"}) == ids
 
 
+def test_what_skos_says_of_a_concept(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        'ex:a a skos:Concept ; skos:notation "A.1" ; skos:scopeNote "Use for all of it."@en ; skos:broader ex:b ;'
+        ' skos:exactMatch other:a ; skos:closeMatch other:b ; skos:inScheme ex:s ; skos:editorialNote "?"@en .'
+        'ex:b a skos:Concept ; skos:notation "A" ; skos:definition "All."@en ; skos:scopeNote "In any sense."@en ;'
+        " skos:narrower ex:a . ex:s a skos:ConceptScheme ; skos:hasTopConcept ex:b ."
+    )
+    assert graph.edges == {
+        ("ex:a", "BROADER", "ex:b"),
+        ("ex:b", "NARROWER", "ex:a"),
+        ("ex:a", "SAME_AS", "other:a"),
+        ("ex:a", "CLOSE_MATCH", "other:b"),
+        ("ex:a", "IN_SCHEME", "ex:s"),
+        ("ex:s", "HAS_TOP_CONCEPT", "ex:b"),
+        ("ex:s", "INSTANCE_OF", "skos:ConceptScheme"),
+    }
+    first, second = graph.entities["ex:a"], graph.entities["ex:b"]
+    assert (first.kinds, first.properties, first.definition) == (
+        ("Concept",),
+        {"notation": "A.1"},
+        "Use for all of it.",
+    )
+    assert (second.definition, second.definitions) == ("All.", ("All.", "In any sense."))
+    assert first.tail == ("skos:editorialNote=?@en",)
+
+
+def test_equivalence_of_named_things_is_a_relationship(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        "ex:A a owl:Class ; owl:equivalentClass ex:B ; owl:disjointWith ex:C . ex:p owl:equivalentProperty ex:q ;"
+        " owl:inverseOf ex:r . ex:x owl:sameAs ex:y ; owl:differentFrom ex:z ."
+    )
+    assert graph.edges == {
+        ("ex:A", "EQUIVALENT_CLASS", "ex:B"),
+        ("ex:A", "DISJOINT_WITH", "ex:C"),
+        ("ex:p", "EQUIVALENT_PROPERTY", "ex:q"),
+        ("ex:p", "INVERSE_OF", "ex:r"),
+        ("ex:x", "SAME_AS", "ex:y"),
+        ("ex:x", "DIFFERENT_FROM", "ex:z"),
+    }
+    assert all(triple.properties == {} for triple in graph.triples)
+
+
+COMMONS = "https://www.omg.org/spec/Commons/AnnotationVocabulary/"
+FIBO = "https://spec.edmcouncil.org/fibo/ontology/FND/Utilities/AnnotationVocabulary/"
+
+
+@pytest.mark.parametrize(
+    ("predicate", "kind"),
+    [
+        (COMMONS + "synonym", "syn"),
+        (COMMONS + "abbreviation", "abbr"),
+        (COMMONS + "acronym", "abbr"),
+        (FIBO + "commonDesignation", "syn"),
+        (FIBO + "preferredDesignation", "syn"),
+        ("https://www.omg.org/spec/Commons/Designators/hasTextualName", "syn"),
+    ],
+)
+def test_names_of_fibo_are_names(predicate: str, kind: str, mapped: Callable[[str], Mapped]) -> None:
+    found = mapped(f'ex:a rdfs:label "bond" ; <{predicate}> "debt security" .').entities["ex:a"]
+    assert [(name.text, name.kind) for name in found.names] == [("bond", "pref"), ("debt security", kind)]
+    assert (found.name, found.tail) == ("bond", ())
+
+
+@pytest.mark.parametrize(
+    "name", ["explanatoryNote", "adaptedFrom", "usageNote", "directSource", "copyright", "symbol", "logicalDefinition"]
+)
+def test_notes_and_origins_of_fibo_are_in_the_tail(name: str, mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(f'ex:a <{COMMONS}{name}> "one"@en , "two" . ex:b <{COMMONS}{name}> "three" .')
+    assert graph.entities["ex:a"].tail == (f"cmns:{name}=one@en", f"cmns:{name}=two")
+    assert graph.entities["ex:b"].tail == (f"cmns:{name}=three",)
+
+
+def test_the_maturity_of_a_part_of_fibo_is_a_relationship(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(f"ex:o a owl:Ontology ; <{FIBO}hasMaturityLevel> <{FIBO}Release> .")
+    assert graph.edges == {("ex:o", "HAS_MATURITY_LEVEL", "fibo:Release")}
+
+
+def test_namespaces_may_end_anywhere_and_share_a_prefix() -> None:
+    iris = ["http://o/X_1", "http://o/X_2", "http://o/Y", "urn:i:1", "http://schema.org/a", "https://schema.org/a"]
+    ids = curies(iris, {"x": "http://o/X_", "o": "http://o/", "i": "urn:i:"})
+    assert [ids[iri] for iri in iris[:4]] == ["x:X_1", "x:X_2", "o:Y", "i:urn:i:1"]
+    assert len(set(ids.values())) == len(iris)
+
+
 def test_names_have_kind_and_language_and_the_best_one_is_shown(mapped: Callable[[str], Mapped]) -> None:
     graph = mapped(
         'ex:a rdfs:label "Bank"@de , "bank"@en ; skos:altLabel "lender"@en ; skos:prefLabel "the bank"@en-GB ;'
@@ -270,6 +363,11 @@ def test_restrictions_on_literals_are_lines_of_the_tail(mapped: Callable[[str], 
         + RESTRICTION.format("owl:onDataRange xsd:decimal ; owl:qualifiedCardinality 1")
     )
     assert graph.edges == set()
+    graph_of_list = mapped(RESTRICTION.format("owl:someValuesFrom [ a rdfs:Datatype ; owl:oneOf ( 'APO' 'FPO' ) ]"))
+    assert graph_of_list.entities["ex:C"].tail == (
+        "rdfs:subClassOf ex:holds first=APO",
+        "rdfs:subClassOf ex:holds first=FPO",
+    )
     tail = " | ".join(graph.entities["ex:C"].tail)
     for said in ("ex:holds hasValue=EUR", "ex:holds minCardinality=4", "ex:holds onDataRange=xsd:decimal"):
         assert said in tail
@@ -293,6 +391,41 @@ def test_members_of_a_list_share_a_group(predicate: str, name: str, mapped: Call
     assert len(groups) == 1
     assert all(len(group) == 32 for group in groups)
     assert {triple.properties["connective"] for triple in graph.triples} == {name}
+
+
+def test_a_restriction_says_what_it_is_within(mapped: Callable[[str], Mapped]) -> None:
+    within = "[ a owl:Restriction ; owl:onProperty ex:part ; owl:someValuesFrom {} ]"
+    inner = "[ a owl:Restriction ; owl:onProperty ex:holds ; owl:allValuesFrom ex:D ]"
+    graph = mapped(
+        f"ex:A rdfs:subClassOf {within.format(inner)} . ex:B owl:disjointWith {inner} ."
+        f"ex:C rdfs:subClassOf [ owl:complementOf {inner} ] . ex:E rdfs:subClassOf {inner} ."
+    )
+    assert graph.properties("ex:A", "HOLDS", "ex:D")["via"] == ["PART"]
+    assert graph.properties("ex:B", "HOLDS", "ex:D")["via"] == ["DISJOINT_WITH"]
+    assert graph.properties("ex:C", "HOLDS", "ex:D")["via"] == ["COMPLEMENT_OF"]
+    assert "via" not in graph.properties("ex:E", "HOLDS", "ex:D")
+
+
+def test_the_order_of_a_property_chain_is_kept(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped("ex:uncle owl:propertyChainAxiom ( ex:parent ex:brother ex:parent ) .")
+    assert {(triple.tail, triple.properties["ix"]) for triple in graph.triples} == {
+        ("ex:parent", 0),
+        ("ex:brother", 1),
+        ("ex:parent", 2),
+    }
+
+
+def test_a_datatype_with_limits_has_them_in_its_tail(mapped: Callable[[str], Mapped]) -> None:
+    graph = mapped(
+        "ex:Percent a rdfs:Datatype ; owl:equivalentClass [ a rdfs:Datatype ; owl:onDatatype xsd:integer ;"
+        " owl:withRestrictions ( [ xsd:minInclusive 0 ] [ xsd:maxInclusive 100 ] ) ] ."
+    )
+    assert graph.edges == set()
+    assert graph.entities["ex:Percent"].tail == (
+        "owl:equivalentClass maxInclusive=100^^integer",
+        "owl:equivalentClass minInclusive=0^^integer",
+        "owl:equivalentClass onDatatype=xsd:integer",
+    )
 
 
 def test_a_restriction_in_an_intersection_keeps_property_and_group(mapped: Callable[[str], Mapped]) -> None:
@@ -373,6 +506,158 @@ def test_the_order_of_statements_does_not_matter(tmp_path: Path) -> None:
         graph = Mapped(file, "test")
         seen.append((graph.entities, graph.triples))
     assert seen[0] == seen[1]
+
+
+@dataclass
+class InParts:
+    """Statements in as many parts as there are remainders of the place of a subject, its strings as codes or not."""
+
+    whole: Statements
+    number: int
+    as_codes: bool
+
+    @property
+    def prefixes(self) -> dict[str, str]:
+        return self.whole.prefixes
+
+    @property
+    def blank(self) -> pa.Table:
+        return self.coded(self.whole.blank)
+
+    def parts(self) -> Iterator[pa.Table]:
+        table = pa.concat_tables(self.whole.parts())
+        subjects = pc.unique(table["subject"]).to_pylist()
+        for remainder in range(self.number):
+            wanted = pa.array(subjects[remainder :: self.number], pa.string())
+            yield self.coded(table.filter(pc.is_in(table["subject"], value_set=wanted)))
+
+    def coded(self, table: pa.Table) -> pa.Table:
+        """Each chunk with codes of its own, some of them never used."""
+        if not self.as_codes:
+            return table
+        half = table.num_rows // 2
+        halves = [piece.to_batches() for piece in (table.slice(0, half), table.slice(half))]
+        pieces = []
+        for batch in (batch for piece in halves for batch in piece):
+            columns = [c.dictionary_encode() if pa.types.is_string(c.type) else c for c in batch.columns]
+            pieces.append(pa.Table.from_arrays(columns, names=batch.schema.names))
+        return pa.concat_tables(pieces) if pieces else table
+
+
+PARTED = r"""
+@prefix deep: <http://d/> .
+ex:a a owl:Class , ex:Kind ; rdfs:label "a" , "A"@de ; ex:one 1 ; ex:two 1 ; ex:mixed "x" ; ex:long "y" ; ex:p ex:b .
+ex:b a owl:Class ; rdfs:label "b" ; ex:one 2 ; ex:two 2 , 3 ; ex:mixed 4 ; ex:p ex:nowhere , deep:x\/Same ; ex:q ex:a .
+ex:c ex:p ex:nowhere ; ex:one 3 ; owl:deprecated false ; rdfs:comment "c"@en , "k"@de ; other:p ex:nowhere .
+ex:d rdfs:subClassOf [ owl:onProperty ex:holds ; owl:someValuesFrom [ owl:unionOf ( ex:a ex:far ) ] ] ; ex:P ex:far .
+ex:e ex:p [ ex:q ex:f ; ex:note "n" ] ; ex:one 4 ; ex:two 4 .
+deep:y\/Same ex:p deep:z\/Other ; ex:q deep:y.Same . deep:Other rdfs:label "o" . deep:x\/Alone ex:p deep:y\/x\/Same .
+deep:k\/Same ex:p deep:l\/k\/Same , deep: .
+[] a owl:AllDifferent ; owl:distinctMembers ( ex:a ex:b ) .
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize("as_codes", [False, True])
+def test_any_number_of_parts_gives_the_same_graph(number: int, as_codes: bool, tmp_path: Path) -> None:
+    (tmp_path / "in.ttl").write_text(PREFIXES + PARTED, encoding="utf-8")
+    one = Mapped(tmp_path / "in.ttl", "test")
+    assert len({entity for entity in one.entities if entity.endswith("Same")}) == 6
+    other = Mapped.__new__(Mapped)
+    other.report = Report("test")
+    other.read(InParts(parse([tmp_path / "in.ttl"], other.report), number, as_codes), "test")
+    assert other.entities == one.entities
+    assert {triple.sid: triple for triple in other.triples} == {triple.sid: triple for triple in one.triples}
+    assert (other.report.kept, other.report.skipped) == (one.report.kept, one.report.skipped)
+
+
+class Fibo(Mapped):
+    """FIBO as it is, with its statements by subject: (predicate, object, kind)."""
+
+    def __init__(self, data: Path) -> None:
+        self.report = Report("fibo")
+        folders = [data / "kg" / name for name in ("fibo_2026-07", "omg_commons_lcc")]
+        files = [file for file in find_files(folders) if file.suffix == ".rdf"]
+        statements = parse(files, self.report)
+        self.read(statements, "fibo")
+        self.said: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+        for part in (*statements.parts(), statements.blank):
+            columns = (part[name].to_pylist() for name in ("subject", "predicate", "object", "kind"))
+            for subject, *row in zip(*columns, strict=True):
+                self.said[subject].append(tuple(row))
+
+    def below(self, node: str) -> set[tuple[str, str, str]]:
+        """All that is said of an anonymous node and of those below it."""
+        found, waiting, seen = set(), [node], {node}
+        while waiting:
+            for row in self.said[waiting.pop()]:
+                found.add(row)
+                if row[2] == "blank" and row[1] not in seen:
+                    seen.add(row[1])
+                    waiting.append(row[1])
+        return found
+
+
+@pytest.fixture(scope="module")
+def fibo(data: Path) -> Fibo:
+    return Fibo(data)
+
+
+def test_every_statement_of_an_anonymous_node_of_fibo_is_in_what_refers_to_it(fibo: Fibo) -> None:
+    named = {entity.iri: entity for entity in fibo.entities.values()}
+    derived: dict[str, list[Triple]] = defaultdict(list)
+    for triple in fibo.triples:
+        if triple.properties:
+            derived[triple.head].append(triple)
+    languages = tuple(f"http://www.w3.org/{name}#" for name in ("2002/07/owl", "2000/01/rdf-schema"))
+    checked: Counter[str] = Counter()
+    for iri, rows in fibo.said.items():
+        for node in {said for _, said, kind in rows if kind == "blank" and not iri.startswith("_:")}:
+            entity = named[iri]
+            tails = {fibo.entities[triple.tail].iri for triple in derived[entity.id]}
+            relations = {triple.relation for triple in derived[entity.id]}
+            relations |= {name for triple in derived[entity.id] for name in triple.properties.get("via", ())}
+            for predicate, said, kind in fibo.below(node):
+                name, lines = local_name(predicate), " | ".join(entity.tail)
+                checked[name] += 1
+                if kind == "literal":
+                    counts = {triple.properties.get("n") for triple in derived[entity.id]}
+                    assert f"{name}={said}" in lines or int(said) in counts, (iri, predicate, said)
+                elif name == "onProperty" and kind == "iri":
+                    relation = named[said].properties.get("relation", upper_snake(local_name(said)))
+                    assert relation in relations or f" {named[said].id} " in lines, (iri, said)
+                elif kind == "iri" and "XMLSchema#" in said:
+                    assert f"{name}=xsd:{local_name(said)}" in lines, (iri, predicate, said)
+                elif kind == "iri" and not (name in ("type", "rest") and said.startswith((*languages, RDF))):
+                    assert said in tails, (iri, predicate, said)
+    assert checked["onProperty"] > 2000
+    assert checked["first"] > 200
+
+
+def test_the_words_of_the_annotation_vocabulary_on_real_fibo(fibo: Fibo) -> None:
+    """What the hand-written tests say of one statement, of all of them."""
+    names = {(name.text, name.kind) for entity in fibo.entities.values() for name in entity.names}
+    rows = [row for rows in fibo.said.values() for row in rows]
+    for word, kind in (("synonym", "syn"), ("abbreviation", "abbr"), ("commonDesignation", "syn")):
+        texts = {text for predicate, text, _ in rows if local_name(predicate) == word}
+        assert len(texts) > 20, word
+        assert {(text, kind) for text in texts} <= names
+    lines = {line for entity in fibo.entities.values() for line in entity.tail}
+    for word in ("explanatoryNote", "adaptedFrom", "usageNote"):
+        assert len([line for line in lines if line.startswith(f"cmns:{word}=")]) > 20, word
+    mature = {triple.tail for triple in fibo.triples if triple.relation == "HAS_MATURITY_LEVEL"}
+    assert {local_name(fibo.entities[level].iri) for level in mature} == {"Release", "Provisional", "Informative"}
+    deprecated = [entity for entity in fibo.entities.values() if "Deprecated" in entity.kinds]
+    assert len(deprecated) > 50
+    assert any(entity.definition for entity in deprecated)
+
+
+def test_what_was_seen_is_new_once() -> None:
+    seen = Seen()
+    assert seen.new(["b", "a", "b"]) == ["b", "a"]
+    assert seen.new(["c", "a", "b", "c"]) == ["c"]
+    assert seen.new([]) == []
+    assert seen.new([str(number) for number in range(1000)] + ["c"]) == [str(number) for number in range(1000)]
 
 
 def test_the_report_accounts_for_every_statement(mapped: Callable[[str], Mapped]) -> None:

@@ -14,7 +14,9 @@ import pytest
 from ingest.report import Report
 from ingest.run import load_source
 from ingest.sources import wikidata
+from ingest.sources.metathesaurus import CONCEPT_IRI
 from ingest.sources.wikidata import IdSet
+from ingest.sources.wikidata_truthy import Sitelinks
 from kg.errors import ConfigError, InputError
 from kg.graph_hash import graph_hash
 from kg.store import GraphStore
@@ -286,6 +288,29 @@ def test_ids_in_other_registers_are_typed_properties(tmp_path: Path) -> None:
     ids = {"P2892": "C0011849", "P1278": "529900T8BM49AURSDO55", "P946": "US0378331005", "P249": "AAPL"}
     item = one(tmp_path, *(claim(text_snak(name, value)) for name, value in ids.items()))
     assert (item.properties, item.tail) == (ids, ())
+
+
+def test_a_cui_makes_the_item_the_same_as_the_concept_of_umls(tmp_path: Path) -> None:
+    cuis = [claim(text_snak("P2892", value)) for value in ("C0011849", "C0011860", "not a CUI")]
+    read = Read(dump(tmp_path, entity("Q1", cuis[0]), entity("Q2", *cuis), entity("Q3", cuis[0])))
+    assert read.edges == {
+        ("wd:Q1", "SAME_AS", "umls:C0011849"),
+        ("wd:Q2", "SAME_AS", "umls:C0011849"),
+        ("wd:Q2", "SAME_AS", "umls:C0011860"),
+        ("wd:Q3", "SAME_AS", "umls:C0011849"),
+    }
+    assert all(triple.properties == {"derived": True} for triple in read.triples)
+    assert read.entities["wd:Q1"].properties == {"P2892": "C0011849"}
+    assert read.entities["wd:Q2"].tail == ("P2892=C0011849", "P2892=C0011860", "P2892=not a CUI")
+    concept = read.entities["umls:C0011849"]
+    assert (concept.kinds, concept.iri) == (("Stub",), CONCEPT_IRI + "C0011849")
+    assert read.report.kept["relationship"] == 0
+
+
+def test_a_ticker_that_qualifies_a_stock_exchange_is_on_that_relationship(tmp_path: Path) -> None:
+    listed = claim(item_snak("P414", "Q82059"), text_snak("P249", "AAPL"))
+    (triple,) = Read(dump(tmp_path, entity("Q312", listed))).triples
+    assert (triple.relation, triple.properties) == ("P414", {"q_P249": "AAPL"})
 
 
 def test_several_values_go_to_the_tail_with_all_that_they_say(tmp_path: Path) -> None:
@@ -650,6 +675,7 @@ def test_truthy_triples_become_what_the_json_becomes(tmp_path: Path) -> None:
         ("wd:Q1", "INSTANCE_OF", "wd:Q5"),
         ("wd:Q1", "SUBCLASS_OF", "wd:Q6"),
         ("wd:Q1", "P17", "wd:Q30"),
+        ("wd:Q1", "SAME_AS", "umls:C0011849"),
         ("wd:Q8", "REPLACED_BY", "wd:Q1"),
     }
     assert read.entities["wd:P17"].properties == {"relation": "P17", "datatype": "wikibase-item"}
@@ -753,6 +779,28 @@ def test_real_values_are_all_there(data: Path, real: Read) -> None:
             assert any(line.startswith(f"{name}={text}") for line in (*own, *node.tail)), (each["id"], name, text)
     assert counted["string"] > 5000
     assert set(counted) == {"string", "time", "quantity", "globecoordinate", "monolingualtext", "somevalue", "novalue"}
+
+
+def test_real_items_have_their_legal_entity_identifiers(real: Read) -> None:
+    """Of the ids that meet other registers, the 674 items have these alone: no CUI, ISIN or ticker."""
+    leis = {id_: found.properties["P1278"] for id_, found in real.entities.items() if "P1278" in found.properties}
+    assert leis == {
+        "wd:Q771": "5493001N1YCXNI1O7K10",
+        "wd:Q1204": "54930048FV8RWPR02D67",
+        "wd:Q1494": "549300JRWW5RFQUB7P94",
+        "wd:Q1522": "549300H4YLM23QKOGK29",
+    }
+
+
+def test_sitelinks_are_what_the_data_set_says_or_the_pages_that_are_listed() -> None:
+    links = Sitelinks()
+    for id_ in ("Q1", "Q1", "Q2", "Q2", "Q99999999999", "P31"):
+        links.count(id_)
+    for id_, number in (("Q2", 7), ("Q3", 0), ("Q4", 1 << 20), ("Q99999999998", 5)):
+        links.say(id_, number)
+    links.count("Q2")
+    ids = ("Q1", "Q2", "Q3", "Q4", "Q5", "Q99999999999", "Q99999999998", "P31", "P999")
+    assert [links.get(id_) for id_ in ids] == [2, 7, 0, None, None, 1, 5, 1, None]
 
 
 def test_truthy_triples_of_the_real_items_give_the_same_graph(data: Path, real: Read) -> None:

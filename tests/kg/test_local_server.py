@@ -265,3 +265,67 @@ def test_an_altered_jar_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(StoreUnavailable):
         neo4j_jars.ensure_jars()
     assert not altered.exists()
+
+
+REPLACE = """
+import os, shutil, signal, sys
+from pathlib import Path
+from kg.local_server import LocalServer
+from kg.store import connect
+
+home, made, step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+renames, rename = [], Path.rename
+
+def die(here):
+    if here == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def counted(self, target):
+    moves = "neo4j/old" in str(target) or "neo4j/gone" in str(target) or "neo4j/new" in str(self)
+    if moves:
+        die(f"before move {len(renames)}")
+        renames.append(target)
+    return rename(self, target)
+
+def build(folder):
+    shutil.copytree(made, folder / "data")
+    die("build")
+
+def check(address):
+    die("check")
+    with connect(address) as store:
+        store.write("CREATE (:Checked)")
+
+Path.rename = counted
+LocalServer(home).replace_store(build, may=lambda address: die("may"), check=check)
+die("end")
+"""
+COUNT_KEPT = "MATCH (k:Kept) RETURN count(k) AS n"
+COUNT_ALL = "MATCH (n) RETURN count(n) AS n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of another home, with one node ``Made`` in it."""
+    folder = tmp_path_factory.mktemp("made")
+    with open_store(Settings(home=folder)) as store:
+        store.write("CREATE (:Made)")
+    LocalServer(folder).stop()
+    return folder / "neo4j" / "data"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["build", "may", *(f"before move {i}" for i in range(5)), "check", "end"])
+def test_a_kill_while_the_store_is_replaced_leaves_the_old_one_or_the_new_one(
+    tmp_path: Path, made: Path, step: str
+) -> None:
+    with open_store(Settings(home=tmp_path)) as store:
+        store.write("CREATE (:Kept)")
+    died = subprocess.run([sys.executable, "-c", REPLACE, str(tmp_path), str(made), step], cwd=ROOT, check=False)
+    assert died.returncode == -signal.SIGKILL
+
+    with open_store(Settings(home=tmp_path)) as store:
+        wanted = (0, 2) if step == "end" else (1, 1)
+        assert (store.read(COUNT_KEPT)[0]["n"], store.read(COUNT_ALL)[0]["n"]) == wanted
+    assert not {"new", "old", "gone"} & {path.name for path in (tmp_path / "neo4j").iterdir()}
+    LocalServer(tmp_path).stop()

@@ -21,6 +21,7 @@ from models.gnn import (
     EntityEncoder,
     GNNConfig,
     Pairs,
+    affected_nodes,
     embed,
     evaluate_ranks,
     load_encoder,
@@ -405,8 +406,8 @@ def test_a_new_node_gets_a_vector_from_text_and_neighbours(num_layers: int, tmp_
     # it is linked as the nodes of the first group are
     edges = torch.tensor([[new, 0, SIZE + i] for i in range(5)] + [[new, 1, 2 * SIZE + i] for i in range(5)])
     grown = graph_of(torch.cat([triples_of(graph), edges]), num_nodes=new + 1, num_relations=2)
-    known = torch.ones(new + 1, dtype=torch.bool).index_fill(0, torch.tensor([new]), False)
-    after = embed(encoder, grown, torch.cat([features, features[:SIZE].mean(0, keepdim=True)]), known=known)
+    learned = torch.arange(new + 1).index_fill(0, torch.tensor([new]), -1)
+    after = embed(encoder, grown, torch.cat([features, features[:SIZE].mean(0, keepdim=True)]), learned=learned)
     assert after.shape == (new + 1, 32)
     assert after.isfinite().all()
     far = torch.arange(3 * SIZE, new)  # none of them touches the new node
@@ -419,12 +420,58 @@ def test_a_new_node_gets_a_vector_from_text_and_neighbours(num_layers: int, tmp_
         assert alike[:SIZE].mean() > alike[SIZE:].mean() + 0.1
 
 
-def test_known_says_which_node_each_row_belongs_to() -> None:
+def test_learned_rows_follow_their_nodes_when_some_are_gone_moved_or_new() -> None:
     graph, features = planted()
-    encoder = encoder_of(GNNConfig(dim=8, num_layers=0), nodes=len(features) - 1, text_dim=features.shape[1])
-    known = torch.ones(len(features), dtype=torch.bool).index_fill(0, torch.tensor([7]), False)
-    vectors = embed(encoder, graph, features, known=known)
+    encoder = encoder_of(GNNConfig(dim=8, num_layers=0), nodes=len(features) + 3, text_dim=features.shape[1])
+    learned = torch.arange(len(features)).flip(0) + 2
+    learned[7] = -1
+    vectors = embed(encoder, graph, features, learned=learned)
     rows = encoder.rows.weight.detach()
-    placed = torch.cat([rows[:7], torch.zeros(1, 8), rows[7:]])
+    placed = torch.stack([torch.zeros(8) if row < 0 else rows[row] for row in learned.tolist()])
     with torch.no_grad():
         torch.testing.assert_close(vectors, encoder.norm(encoder.text(features) + placed))
+
+
+def loud_encoder(num_layers: int, *, nodes: int, text_dim: int) -> EntityEncoder:
+    """An encoder whose layers say something, as they do after training."""
+    encoder = encoder_of(GNNConfig(dim=8, num_layers=num_layers), nodes=nodes, relations=2, text_dim=text_dim)
+    for layer in encoder.layers:
+        torch.nn.init.normal_(layer.message.weight)
+    return encoder
+
+
+@pytest.mark.parametrize("num_layers", [0, 1, 2, 3])
+def test_embedding_some_nodes_gives_the_rows_of_embedding_all(num_layers: int) -> None:
+    features = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
+    graph = graph_of(random_edges(nodes=40, relations=2, edges=45), num_nodes=40, num_relations=2)
+    encoder = loud_encoder(num_layers, nodes=40, text_dim=4)
+    everything = embed(encoder, graph, features)
+    for nodes in ([], [0], [39], [3, 4, 17], list(range(40))):
+        assert torch.equal(
+            embed(encoder, graph, features, nodes=torch.tensor(nodes, dtype=torch.long)), everything[nodes]
+        )
+
+
+@pytest.mark.parametrize("num_layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_embeddings_change_at_affected_nodes_and_nowhere_else(num_layers: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(60, 4, generator=generator)
+    triples = random_edges(nodes=60, relations=2, edges=60, seed=seed).unique(dim=0)
+    kept, added = triples[3:], torch.tensor([[5, 0, 59], [5, 1, 5]])
+    changed = features.clone()
+    changed[11] += 1
+    encoder = loud_encoder(num_layers, nodes=60, text_dim=4)
+    before = embed(encoder, graph_of(triples, num_nodes=60, num_relations=2), features)
+    after = embed(encoder, graph_of(torch.cat([kept, added]), num_nodes=60, num_relations=2), changed)
+    rewired = torch.zeros(60, dtype=torch.bool)
+    rewired[torch.cat([triples[:3, [0, 2]], added[:, [0, 2]]]).flatten()] = True
+    restated = torch.arange(60) == 11
+    edges = with_inverses(torch.cat([kept, added]), 2)
+    affected = affected_nodes(edges, restated=restated, rewired=rewired, hops=num_layers)
+    differs = (after != before).any(dim=1)
+    assert differs.any()
+    assert not (differs & ~affected).any()
+    if num_layers:
+        assert torch.equal(differs, affected)  # no node is computed in vain
+    assert affected.sum() < 60
