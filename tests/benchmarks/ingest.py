@@ -8,7 +8,6 @@ folder for temporary files, and warm: a JVM that has just started is half as fas
 
 import argparse
 import gzip
-import inspect
 import os
 import re
 import sys
@@ -37,11 +36,27 @@ from kg.snapshot import build_snapshot
 from kg.store import open_store
 
 SIZES: Mapping[str, Mapping[str, Any]] = {
-    "small": {"lines": 4_000, "rdflib": 2_000, "merge": 200, "peer": 500, "fibo": "FND/AgentsAndPeople", "changed": 1},
-    "full": {"lines": 1_000_000, "rdflib": 50_000, "merge": 5_000, "peer": 15_000, "fibo": "", "changed": 100},
+    "small": {
+        "lines": 4_000,
+        "bulk": 8_000,
+        "rdflib": 2_000,
+        "merge": 200,
+        "peer": 500,
+        "fibo": "FND/AgentsAndPeople",
+        "changed": 1,
+    },
+    "full": {
+        "lines": 1_000_000,
+        "bulk": 4_000_000,
+        "rdflib": 50_000,
+        "merge": 5_000,
+        "peer": 15_000,
+        "fibo": "",
+        "changed": 100,
+    },
 }
-"""Lines about the replicated items; statements for what is too slow for all of them; part of FIBO; one item in how many
-is another in the next release."""
+"""Lines about the replicated items, also for the bulk path; statements for what is too slow for all of them; part of
+FIBO; one item in how many is another in the next release."""
 SHIFT = 100_000_000
 """Between the numbers of two copies of an item; those of the real ones are below."""
 SETTLE_S, QUIET = 60, 0.05
@@ -81,14 +96,17 @@ class Bench:
         """Run ``job`` and count what is in the graph then, unless it has counted itself."""
         say(f"{measurement}: {what}")
         figures = apart(metered, self.home, job, *args)
-        if self.server.status()["running"] and "nodes" not in figures:
+        if self.server.folder.exists() and "nodes" not in figures:
             with open_store(Settings(home=self.home)) as store:
                 figures |= {name: store.read(query, timeout_s=600)[0]["number"] for name, query in COUNTS.items()}
         self.rows.append(Row(measurement=measurement, what=what, **figures))
         return self.rows[-1]
 
     def warm_up(self) -> None:
-        """Start the server and have it do what is measured later, with something else."""
+        """Start the server and have it do what is measured later, with something else; leave the graph empty."""
+        if self.server.status()["running"]:
+            self.empty()
+            return
         self.server.start()
         items, how = self.items(self.size["rdflib"]), {"source_id": "first"}
         for what, job, *rest in (
@@ -145,15 +163,19 @@ def replicated(lines: Sequence[bytes], *, changed: int) -> Iterator[bytes]:
 # What is measured; each runs in a process of its own.
 
 
-def canonical_rows(paths: Sequence[Path], how: Mapping[str, int]) -> dict[str, Any]:
+def canonical_rows(paths: Sequence[Path], workers: int) -> dict[str, Any]:
     report = Report("benchmark")
-    parse(find_files(paths), report, **how)
+    parse(find_files(paths), report, workers=workers)
     return {"statements": report.read}
 
 
-def load(source: str, paths: Sequence[Path], how: Mapping[str, Any]) -> dict[str, Any]:
-    report = load_source(source, paths, **how)
+def load(source: str, paths: Sequence[Path], how: Mapping[str, Any], *, bulk: bool = False) -> dict[str, Any]:
+    report = load_source(source, paths, bulk=bulk, **how)
     return {"statements": report.read, "note": f"kept {sum(report.kept.values()):,}"}
+
+
+def load_in_bulk(source: str, paths: Sequence[Path], how: Mapping[str, Any]) -> dict[str, Any]:
+    return load(source, paths, how, bulk=True)
 
 
 def refresh(source: str, paths: Sequence[Path], how: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +215,6 @@ def parse_fibo(bench: Bench) -> None:
 def load_fibo(bench: Bench) -> None:
     """FIBO into an empty graph, beside what else there is to do it with."""
     name, paths = "load FIBO", bench.fibo("2026-07")
-    bench.empty()
     whole = bench.measure(name, "kgfuse", load, "fibo", paths, {}).statements
     bench.import_this(name, whole)
     others = {"rdflib, MERGE by row": (peers.with_merge, bench.size["merge"])}
@@ -214,7 +235,6 @@ def load_fibo(bench: Bench) -> None:
 def load_items(bench: Bench) -> None:
     """Items rich in text through transactions."""
     name, paths = "load items", bench.items(bench.size["lines"])
-    bench.empty()
     row = bench.measure(name, "reader rdf", load, "rdf", paths, {"source_id": "items"})
     bench.import_this(name, row.statements)
     for language in ("all", "en"):
@@ -222,9 +242,18 @@ def load_items(bench: Bench) -> None:
         bench.measure(name, f"reader wikidata, {language}", load, "wikidata", paths, {"languages": (language,)})
 
 
+def bulk_items(bench: Bench) -> None:
+    """More of the items in bulk; nobody else may use the server then, so none is warm, and two starts are counted."""
+    paths = bench.items(bench.size["bulk"])
+    if bench.server.status()["running"]:
+        bench.empty()
+        bench.server.stop()
+    bench.server.release()
+    bench.measure("load items in bulk", "reader rdf", load_in_bulk, "rdf", paths, {"source_id": "items"})
+
+
 def refresh_fibo(bench: Bench) -> None:
     """From one release to one of five quarters later, as a share of loading that one."""
-    bench.empty()
     full = bench.measure("refresh FIBO", "load 2026-07", load, "fibo", bench.fibo("2026-07"), {})
     bench.empty()
     bench.measure("refresh FIBO", "load 2025Q1", load, "fibo", bench.fibo("2025Q1"), {})
@@ -234,17 +263,13 @@ def refresh_fibo(bench: Bench) -> None:
 def refresh_items(bench: Bench) -> None:
     """One item in a hundred changed, as a share of loading them all."""
     number, how = bench.size["lines"], {"source_id": "items"}
-    bench.empty()
     full = bench.measure("refresh items", "load", load, "rdf", bench.items(number), how)
     _refresh(bench, full, "rdf", bench.items(number, changed=bench.size["changed"]), how)
 
 
 def _parse(bench: Bench, name: str, paths: Sequence[Path]) -> None:
-    offered = "workers" in inspect.signature(parse).parameters
-    for how in ({"workers": 1}, {"workers": 2}) if offered else ({},):
-        bench.measure(
-            name, " ".join(["kgfuse", *(f"{n} {what}" for what, n in how.items())]), canonical_rows, paths, how
-        )
+    for workers in (1, 2):
+        bench.measure(name, f"kgfuse, workers: {workers}", canonical_rows, paths, workers)
     bench.measure(name, "pyoxigraph, every term", peers.with_pyoxigraph, paths)
 
 
@@ -273,6 +298,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], None]] = {
     "load-items": load_items,
     "refresh-fibo": refresh_fibo,
     "refresh-items": refresh_items,
+    "bulk-items": bulk_items,
 }
 
 
@@ -293,7 +319,7 @@ def run(options: argparse.Namespace, work: Path) -> None:
     chosen = options.only or list(MEASUREMENTS)
     try:
         for name in chosen:
-            if not name.startswith("parse") and not bench.server.status()["running"]:
+            if name.startswith(("load", "refresh")):
                 bench.warm_up()
             MEASUREMENTS[name](bench)
     finally:
