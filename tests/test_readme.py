@@ -20,6 +20,7 @@ RUN_ELSEWHERE = {
     "python -m models.explain": "tests/models/test_serve.py",
     "curl": "tests/models/test_serve.py",
     "python -m ingest load fibo": "tests/ingest/test_fibo_real.py",
+    "python -m ingest refresh fibo": "tests/ingest/test_refresh.py",
     "python -m ingest load umls": "tests/ingest/test_umls.py",
     "python -m ingest load wikidata": "tests/ingest/test_wikidata.py",
 }
