@@ -10,6 +10,7 @@ import argparse
 import gzip
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -250,6 +251,7 @@ def bulk_items(bench: Bench) -> None:
         bench.measure("load items in bulk", "reader rdf", load_in_bulk, "rdf", paths, {"source_id": "items"}, home=home)
     finally:
         LocalServer(home).stop()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def refresh_fibo(bench: Bench) -> None:
