@@ -112,7 +112,8 @@ class Meter:
 
 
 def metered(home: Path, job: Job, *args: Any) -> dict[str, Any]:
-    """What ``job`` says and what it cost."""
+    """What ``job`` says and what it cost, with ``home`` as KGFUSE_HOME."""
+    os.environ["KGFUSE_HOME"] = str(home)
     with Meter(home) as meter:
         said = job(*args)
     return {**meter.figures, **said}
