@@ -34,7 +34,7 @@ from kg.store import GraphStore, connect
 Columns: TypeAlias = Mapping[str, str]
 """Property keys that get a column, each with the Python type that its values have most often."""
 
-MAX_COLUMNS = 64
+MAX_COLUMNS = 256
 HEAP_MB = 1024
 OFF_HEAP_MB = 1024
 """Relationships are linked type by type where this is short: at 512 MB, 450 types took as long as all the rest."""
