@@ -99,7 +99,8 @@ def test_workers_end_when_nobody_wants_more_results() -> None:
 
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from ingest.parallel import map_chunks
 from tests.ingest.test_parallel import waits
 list(map_chunks(waits, sys.argv[1:], workers=2))
