@@ -135,9 +135,9 @@ def bulk_load(settings: Settings, release: Release, report: Report) -> None:
                 store.write(
                     RECORD_SOURCE,
                     id=release.source,
-                    release=report.release,
+                    release=release.manifest.get("release", ""),
                     sha256=release.sha256,
-                    licence=report.licence or None,
+                    licence=release.manifest.get("licence") or None,
                     loaded_at=now,
                     exact=True,
                 )

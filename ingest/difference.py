@@ -14,7 +14,7 @@ from ingest.release import Release
 from kg.schema import quote_name, source_label
 from kg.store import GraphStore
 
-PAGE = 20_000
+PAGE = 5_000
 READ_NODES = """
 MATCH (e:Entity) USING INDEX e:Entity(id)
 WHERE e.id > $after AND e:{label} AND $source IN e.sources

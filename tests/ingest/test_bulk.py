@@ -1,7 +1,6 @@
 """The bulk path gives the graph of the transactional one, or leaves the empty graph as it was."""
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -12,13 +11,13 @@ from typing import Any
 import pytest
 
 from ingest.bulk import bulk_load, bulk_possible
+from ingest.load import load
 from ingest.release import Release, write_release
 from ingest.report import Report
 from ingest.sources import READERS
 from kg.errors import KGError, StoreFailed, StoreUnavailable
 from kg.graph_hash import graph_hash
 from kg.local_server import LocalServer
-from kg.schema import source_label
 from kg.settings import Settings
 from kg.store import GraphStore, open_store
 from kg.types import Entity, Name, PropertyValue, Triple
@@ -79,33 +78,9 @@ def nasty_items() -> list[Entity | Triple]:
     return items
 
 
-def load_directly(store: GraphStore, release: Release) -> None:
-    """The same in one transaction for each node and relationship, as the schema says it."""
-
-    def set_values(row: dict[str, object], **more: object) -> dict[str, object]:
-        properties = {**json.loads(str(row.pop("properties"))), **row, **more}
-        return {key: value for key, value in properties.items() if value not in (None, [])}
-
-    with store.transaction() as transaction:
-        for batch in release.nodes():
-            for row in batch.to_pylist():
-                labels = ["Entity", source_label(release.source), *row.pop("kinds")]
-                values = set_values(row, hashes=[row.pop("hash")], sources=[release.source])
-                transaction.run("CREATE (n:$($labels)) SET n = $values", labels=labels, values=values)
-        for batch in release.edges():
-            for row in batch.to_pylist():
-                ends = {key: row.pop(key) for key in ("head", "relation", "tail")}
-                values = set_values(row, sources=[release.source])
-                query = "MATCH (h:Entity {id: $head}) MATCH (t:Entity {id: $tail}) "
-                transaction.run(query + "CREATE (h)-[r:$($relation)]->(t) SET r = $values", values=values, **ends)
-        transaction.run(
-            "CREATE (:Source {id: $id, release: '1', sha256: $sha256})", id=release.source, sha256=release.sha256
-        )
-
-
 def in_bulk(settings: Settings, release: Release) -> tuple[str, Report]:
     """Hash of the graph that ``bulk_load`` makes, and its report."""
-    report = Report(release.source, release="1")
+    report = Report(release.source)
     bulk_load(settings, release, report)
     with open_store(settings) as store:
         assert bulk_possible(settings, store) == "the graph is not empty"
@@ -115,7 +90,7 @@ def in_bulk(settings: Settings, release: Release) -> tuple[str, Report]:
 def test_the_graph_is_the_one_of_the_transactional_path(store: GraphStore, settings: Settings, tmp_path: Path) -> None:
     items = nasty_items()
     release = write_release(tmp_path / "release", items, source="my-graph")
-    load_directly(store, release)
+    load(store, release, Report(release.source))
     properties = sum(
         row["n"]
         for row in store.read(
@@ -140,7 +115,7 @@ def test_all_of_fibo_in_bulk_is_all_of_fibo(store: GraphStore, settings: Setting
     report = Report("fibo")
     items = READERS["fibo"]([data / "kg" / "fibo_2026-07"], "fibo", report, "fibo").items
     release = write_release(tmp_path / "release", items, source="fibo")
-    load_directly(store, release)
+    load(store, release, Report(release.source))
 
     assert in_bulk(settings, release)[0] == graph_hash(store)
 
