@@ -38,8 +38,8 @@ STATEMENTS = (
 def ensure_schema(store: "GraphStore") -> None:
     """Create what is missing and wait until the indexes are there."""
     for statement in STATEMENTS:
-        store.write(statement)
-    store.read("CALL db.awaitIndexes(300)")
+        store.write(statement, timeout_s=3600)  # a constraint goes through all that is there
+    store.read("CALL db.awaitIndexes(3600)", timeout_s=3600)
 
 
 def source_label(source: str) -> str:
