@@ -196,7 +196,7 @@ def test_a_full_disk_is_said_in_one_line_and_nothing_is_left(tmp_path: Path) -> 
             assert store.read(COUNT) == [{"n": 0}]
     finally:
         LocalServer(settings.home).stop()
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_a_server_that_another_process_uses_is_left_alone(settings: Settings, tmp_path: Path) -> None:
