@@ -38,6 +38,8 @@ MAX_COLUMNS = 256
 HEAP_MB = 1024
 OFF_HEAP_MB = 1024
 """Relationships are linked type by type where this is short: at 512 MB, 450 types took as long as all the rest."""
+BRIEF = 1_500_000
+"""Rows up to which Java's optimising compiler costs more than it saves: 7 of 18 CPU-s at 0.45M, nothing at 1.76M."""
 BATCH = 5000
 TYPES = {
     "bool": pa.bool_(),
@@ -100,7 +102,8 @@ def bulk_load(settings: Settings, release: Release, report: Report) -> None:
         for name in ("nodes", "edges"):
             rest[name] = stack.enter_context((home / f"{name}.jsonl").open("w+", encoding="utf-8"))
         files = {name: _write_files(release, name, home, rest[name], progress) for name in rest}
-        made.update(_import(home, files, progress))
+        brief = release.num_nodes + release.num_edges < BRIEF
+        made.update(_import(home, files, progress, brief=brief))
 
     def may(address: Address) -> None:
         with connect(address) as store:
@@ -263,7 +266,7 @@ def _set_rest(store: GraphStore, name: str, file: TextIO) -> int:
     return sum(store.write(SET_REST[name], rows=rows)["properties_set"] for rows in parts)
 
 
-def _import(home: Path, files: Mapping[str, Sequence[Path]], progress: Progress) -> Counter[str]:
+def _import(home: Path, files: Mapping[str, Sequence[Path]], progress: Progress, *, brief: bool) -> Counter[str]:
     """Run the importer; what it says it made: ``nodes``, ``relationships``, ``properties``."""
     command = ["database", "import", "full", "neo4j", "--input-type=parquet", "--path-pattern-style=none"]
     command += [f"--max-off-heap-memory={OFF_HEAP_MB}m", "--array-delimiter=;", "--bad-tolerance=0"]
@@ -271,7 +274,7 @@ def _import(home: Path, files: Mapping[str, Sequence[Path]], progress: Progress)
     counts: Counter[str] = Counter()
     last: deque[str] = deque(maxlen=100)
     bar = progress.add_task("import", total=400)  # four steps, each told in twentieths
-    with neo4j_process.admin_tool(home, *command, heap_mb=HEAP_MB) as tool:
+    with neo4j_process.admin_tool(home, *command, heap_mb=HEAP_MB, brief=brief) as tool:
         assert tool.stdout is not None
         for line in tool.stdout:
             if re.match(r"[-. ]+ +\d+% ", line):
