@@ -38,6 +38,8 @@ MAX_COLUMNS = 256
 HEAP_MB = 1024
 OFF_HEAP_MB = 1024
 """Relationships are linked type by type where this is short: at 512 MB, 450 types took as long as all the rest."""
+BRIEF = 1_500_000
+"""Rows up to which Java's optimising compiler costs more than it saves: 7 of 18 CPU-s at 0.45M, nothing at 1.76M."""
 BATCH = 5000
 TYPES = {
     "bool": pa.bool_(),
@@ -89,61 +91,61 @@ def bulk_load(settings: Settings, release: Release, report: Report) -> None:
         StoreFailed: the importer gave up, for example since the disk is full.
     """
     server = LocalServer(settings.home)
+    made: Counter[str] = Counter()
+    rest: dict[str, TextIO] = {}
+    used = cpu_seconds_of(server.status().get("pid"))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:14}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     report.path = "bulk"
-    with (
-        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
-        ExitStack() as stack,
-    ):
-        rest: dict[str, TextIO] = {}
 
-        def build(home: Path) -> None:
-            for name in ("nodes", "edges"):
-                rest[name] = stack.enter_context((home / f"{name}.jsonl").open("w+", encoding="utf-8"))
-            try:
-                files = {name: _write_files(release, name, home, rest[name], progress) for name in rest}
-            except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    raise _disk_full(home) from error
-                raise
-            counts = _import(home, files, progress)
-            report.written.update(
-                nodes=counts["nodes"], relationships=counts["relationships"], properties=counts["properties"]
-            )
+    def build(home: Path) -> None:
+        for name in ("nodes", "edges"):
+            rest[name] = stack.enter_context((home / f"{name}.jsonl").open("w+", encoding="utf-8"))
+        files = {name: _write_files(release, name, home, rest[name], progress) for name in rest}
+        brief = release.num_nodes + release.num_edges < BRIEF
+        made.update(_import(home, files, progress, brief=brief))
 
-        def may(address: Address) -> None:
-            with connect(address) as store:
-                if store.read(ANYTHING):
-                    raise StoreUnavailable("Something was written into the graph meanwhile; run the command again.")
-            report.server_cpu_seconds += cpu_seconds_of(server.status().get("pid"))
+    def may(address: Address) -> None:
+        with connect(address) as store:
+            if store.read(ANYTHING):
+                raise StoreUnavailable("Something was written into the graph meanwhile; run the command again.")
+        report.server_cpu_seconds += cpu_seconds_of(server.status().get("pid")) - used
 
-        def check(address: Address) -> None:
-            bar = progress.add_task("indexes", total=None)
-            with connect(address) as store:
-                ensure_schema(store)
-                progress.update(bar, total=1, completed=1)
-                for name, file in rest.items():
-                    _set_rest(store, name, file, report)
-                found = store.read(COUNTS)[0]
-                if (found["nodes"], found["edges"]) != (release.num_nodes, release.num_edges):
-                    raise StoreFailed(
-                        f"The importer made {found['nodes']} nodes and {found['edges']} relationships of "
-                        f"{release.num_nodes} and {release.num_edges}; the graph is empty as before."
-                    )
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                store.write(
-                    RECORD_SOURCE,
-                    id=release.source,
-                    release=release.manifest.get("release", ""),
-                    sha256=release.sha256,
-                    licence=release.manifest.get("licence") or None,
-                    loaded_at=now,
-                    exact=True,
+    def check(address: Address) -> None:
+        bar = progress.add_task("indexes", total=None)
+        with connect(address) as store:
+            ensure_schema(store)
+            progress.update(bar, total=1, completed=1)
+            for name, file in rest.items():
+                made["properties"] += _set_rest(store, name, file)
+            found = store.read(COUNTS)[0]
+            if (found["nodes"], found["edges"]) != (release.num_nodes, release.num_edges):
+                raise StoreFailed(
+                    f"The importer made {found['nodes']} nodes and {found['edges']} relationships of "
+                    f"{release.num_nodes} and {release.num_edges}; the graph is empty as before."
                 )
-            report.server_cpu_seconds += cpu_seconds_of(server.status().get("pid"))
+            store.write(
+                RECORD_SOURCE,
+                id=release.source,
+                release=release.manifest.get("release", ""),
+                sha256=release.sha256,
+                licence=release.manifest.get("licence") or None,
+                exact=True,
+                loaded_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+        report.server_cpu_seconds += cpu_seconds_of(server.status().get("pid"))
 
-        server.replace_store(build, may=may, check=check)
+    try:
+        with (
+            Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+            ExitStack() as stack,
+        ):
+            server.replace_store(build, may=may, check=check)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _disk_full(server.folder) from error
+        raise
+    report.written.update(made)
 
 
 def _write_files(release: Release, name: str, folder: Path, rest: TextIO, progress: Progress) -> list[Path]:
@@ -258,14 +260,14 @@ def _write_rest(file: TextIO, rows: pa.RecordBatch, left: Mapping[int, Mapping[s
         file.write(json.dumps({**key, "properties": properties}) + "\n")
 
 
-def _set_rest(store: GraphStore, name: str, file: TextIO, report: Report) -> None:
+def _set_rest(store: GraphStore, name: str, file: TextIO) -> int:
+    """How many properties were set."""
     file.seek(0)
-    for lines in _batches(file, BATCH):
-        counters = store.write(SET_REST[name], rows=[json.loads(line) for line in lines])
-        report.written.update(properties=counters["properties_set"])
+    parts = ([json.loads(line) for line in lines] for lines in _batches(file, BATCH))
+    return sum(store.write(SET_REST[name], rows=rows)["properties_set"] for rows in parts)
 
 
-def _import(home: Path, files: Mapping[str, Sequence[Path]], progress: Progress) -> Counter[str]:
+def _import(home: Path, files: Mapping[str, Sequence[Path]], progress: Progress, *, brief: bool) -> Counter[str]:
     """Run the importer; what it says it made: ``nodes``, ``relationships``, ``properties``."""
     command = ["database", "import", "full", "neo4j", "--input-type=parquet", "--path-pattern-style=none"]
     command += [f"--max-off-heap-memory={OFF_HEAP_MB}m", "--array-delimiter=;", "--bad-tolerance=0"]
@@ -273,7 +275,7 @@ def _import(home: Path, files: Mapping[str, Sequence[Path]], progress: Progress)
     counts: Counter[str] = Counter()
     last: deque[str] = deque(maxlen=100)
     bar = progress.add_task("import", total=400)  # four steps, each told in twentieths
-    with neo4j_process.admin_tool(home, *command, heap_mb=HEAP_MB) as tool:
+    with neo4j_process.admin_tool(home, *command, heap_mb=HEAP_MB, brief=brief) as tool:
         assert tool.stdout is not None
         for line in tool.stdout:
             if re.match(r"[-. ]+ +\d+% ", line):
@@ -286,14 +288,16 @@ def _import(home: Path, files: Mapping[str, Sequence[Path]], progress: Progress)
         file.unlink()
     if tool.returncode:
         if any("No space left" in line for line in last):
-            raise _disk_full(home)
-        said = [line for line in last if not line.startswith("at ")] or ["(nothing)"]
-        raise StoreFailed(f"Neo4j's importer gave up, the graph is empty as before; it said: {said[-1][:300]}")
+            raise _disk_full(home.parent)
+        known = ("Command Failed", "Error importing", "Full exception details", "Please provide")
+        first = last.index(known[0]) if known[0] in last else 0
+        said = [line for line in islice(last, first, None) if not line.startswith(known)]
+        raise StoreFailed(f"Neo4j's importer gave up, the graph is empty as before: {' '.join(said)[:300]}")
     return counts
 
 
 def _disk_full(folder: Path) -> StoreFailed:
-    return StoreFailed(f"The disk of {folder.parent} is full; the graph is empty as before. Free space and run again.")
+    return StoreFailed(f"The disk of {folder} is full; the graph is empty as before. Free space and run again.")
 
 
 def _batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -80,13 +80,16 @@ def admin_environment(folder: Path) -> dict[str, str]:
     return {**kept, "NEO4J_HOME": str(folder), "NEO4J_CONF": str(folder / "conf"), "JAVA_HOME": str(JAVA_HOME)}
 
 
-def admin_tool(folder: Path, *words: str, heap_mb: int) -> "subprocess.Popen[str]":
-    """Start Neo4j's admin tool on a home; all it says comes by ``stdout``, and on Linux it ends with this process."""
-    # An import ends before the optimising compiler pays: 11 CPU-s without it and 18 with it for 1M triples; G1 took
-    # another 2.
-    quick = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dstdout.encoding=UTF-8")
+def admin_tool(folder: Path, *words: str, heap_mb: int, brief: bool) -> "subprocess.Popen[str]":
+    """Start Neo4j's admin tool on a home; all it says comes by ``stdout``, and on Linux it ends with this process.
+
+    Args:
+        brief: it has little to do, so compiling it well does not pay.
+    """
+    options = ["-XX:+UseSerialGC", "-Dstdout.encoding=UTF-8"]  # the usual collector took a tenth more CPU time
+    options += ["-XX:TieredStopAtLevel=1"] if brief else []
     return subprocess.Popen(
-        [*java_command(heap_mb, *quick), "org.neo4j.cli.AdminTool", *words],
+        [*java_command(heap_mb, *options), "org.neo4j.cli.AdminTool", *words],
         env=admin_environment(folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

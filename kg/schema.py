@@ -51,8 +51,8 @@ def ensure_schema(store: "GraphStore") -> None:
         StoreFailed: the graph was written by a version with another graph model.
     """
     for statement in STATEMENTS:
-        store.write(statement)
-    store.read("CALL db.awaitIndexes(300)")
+        store.write(statement, timeout_s=3600)  # a constraint goes through all that is there
+    store.read("CALL db.awaitIndexes(3600)", timeout_s=3600)
     found = [row["version"] for row in store.read(READ_FORMAT)]
     if not found:
         store.write(WRITE_FORMAT, version=FORMAT)
