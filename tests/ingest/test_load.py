@@ -15,6 +15,7 @@ from ingest.run import load_source
 from kg.errors import ConfigError, InputError
 from kg.graph_hash import graph_hash
 from kg.store import GraphStore, Row
+from tests.ingest.faults import empty, statements
 
 pytestmark = pytest.mark.neo4j
 ROOT = Path(__file__).parent.parent.parent
@@ -243,29 +244,13 @@ def test_other_readers_write_nothing_the_second_time_too(
     assert {row["id"] for row in store.read(NODES)} == {"x:1", "x:2"}
 
 
-def many(file: Path, num_entities: int) -> Path:
-    """N-Triples of several batches of entities and of relationships."""
-    rows = []
-    for number in range(num_entities):
-        rows.append(f'<http://e/{number}> <http://www.w3.org/2000/01/rdf-schema#label> "entity {number}" .')
-        rows += [f"<http://e/{number}> <http://e/p{k}> <http://e/{(number * 7 + k) % num_entities}> ." for k in (1, 2)]
-    file.write_text("\n".join(rows) + "\n")
-    return file
-
-
-def empty(store: GraphStore) -> None:
-    """In steps that fit into the memory of a transaction, however many relationships there are."""
-    while store.write("MATCH (n) WITH n LIMIT 2000 DETACH DELETE n")["nodes_deleted"]:
-        continue
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["(n:Entity)", "()-[n]->()"], ids=["nodes", "relationships"])
 def test_a_load_that_was_killed_is_completed_by_running_it_again(
     pattern: str, folder: Path, store: GraphStore, cli_env: dict[str, str]
 ) -> None:
     count = f"MATCH {pattern} RETURN count(n) AS n"
-    command = [sys.executable, "-m", "ingest", "load", "rdf", str(many(folder / "many.nt", 30_000))]
+    command = [sys.executable, "-m", "ingest", "load", "rdf", str(statements(folder / "many.nt"))]
     subprocess.run(command, cwd=ROOT, env=cli_env, check=True, capture_output=True)
     whole, wanted = graph_hash(store), store.read(count)[0]["n"]
     empty(store)
