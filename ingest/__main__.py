@@ -147,7 +147,7 @@ class Status:
     """Print JSON."""
 
     def run(self) -> None:
-        from ingest.load import read_sources
+        from ingest.difference import read_sources
         from kg.settings import Settings
         from kg.store import open_store
 

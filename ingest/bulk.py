@@ -8,7 +8,7 @@ import errno
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import islice
@@ -18,10 +18,9 @@ from typing import Any, TextIO, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
-from ingest.load import RECORD_SOURCE
+from ingest.load import BATCH, RECORD_SOURCE, batches, progress_bars
 from ingest.release import Release
 from ingest.report import Report, cpu_seconds_of
 from kg import neo4j_process
@@ -40,7 +39,6 @@ OFF_HEAP_MB = 1024
 """Relationships are linked type by type where this is short: at 512 MB, 450 types took as long as all the rest."""
 BRIEF = 1_500_000
 """Rows up to which Java's optimising compiler costs more than it saves: 7 of 18 CPU-s at 0.45M, nothing at 1.76M."""
-BATCH = 5000
 TYPES = {
     "bool": pa.bool_(),
     "int": pa.int64(),
@@ -94,8 +92,6 @@ def bulk_load(settings: Settings, release: Release, report: Report) -> None:
     made: Counter[str] = Counter()
     rest: dict[str, TextIO] = {}
     used = cpu_seconds_of(server.status().get("pid"))
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:14}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     report.path = "bulk"
 
     def build(home: Path) -> None:
@@ -137,7 +133,7 @@ def bulk_load(settings: Settings, release: Release, report: Report) -> None:
 
     try:
         with (
-            Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+            progress_bars() as progress,
             ExitStack() as stack,
         ):
             server.replace_store(build, may=may, check=check)
@@ -263,7 +259,7 @@ def _write_rest(file: TextIO, rows: pa.RecordBatch, left: Mapping[int, Mapping[s
 def _set_rest(store: GraphStore, name: str, file: TextIO) -> int:
     """How many properties were set."""
     file.seek(0)
-    parts = ([json.loads(line) for line in lines] for lines in _batches(file, BATCH))
+    parts = ([json.loads(line) for line in lines] for lines in batches(file, BATCH))
     return sum(store.write(SET_REST[name], rows=rows)["properties_set"] for rows in parts)
 
 
@@ -298,9 +294,3 @@ def _import(home: Path, files: Mapping[str, Sequence[Path]], progress: Progress,
 
 def _disk_full(folder: Path) -> StoreFailed:
     return StoreFailed(f"The disk of {folder} is full; the graph is empty as before. Free space and run again.")
-
-
-def _batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:
-    rest = iter(lines)
-    while batch := list(islice(rest, size)):
-        yield batch

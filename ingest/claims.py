@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
-from ingest.release import STUB, node_row, packed
+from ingest.release import STUB, node_row, packed, unpacked
 from kg.schema import source_label
 from kg.types import Entity
 
@@ -30,7 +30,7 @@ class Claim:
 def claim_of(row: Mapping[str, Any], source: str) -> Claim:
     """The claim in a row of ``ingest.release.NODES``."""
     listed = ("name", "names", "name_kinds", "name_origins", "definition", "definitions", "tail")
-    content = json.loads(row["properties"]) if row["properties"] != "{}" else {}
+    content = unpacked(row["properties"])
     content |= {key: row[key] for key in listed if row[key] not in (None, [])}
     content = {key: value for key, value in content.items() if value not in (None, [])}
     return Claim(source=source, hash=row["hash"], kinds=tuple(row["kinds"]), content=content)

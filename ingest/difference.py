@@ -29,6 +29,13 @@ WHERE h.id > $after AND h.id <= $last AND h:{label}
 MATCH (h)-[r]->() WHERE $source IN r.sources
 RETURN collect(h.id) AS head, collect(r.sid) AS sid, collect(type(r)) AS relation
 """
+READ_SOURCES = """
+MATCH (s:Source)
+RETURN s.id AS id, s.release AS release, s.sha256 AS sha256, s.licence AS licence, s.loaded_at AS loaded_at,
+       s.exact AS exact
+"""
+COUNT_ENTITIES = "MATCH (e:Entity) RETURN count(e) AS number"
+COUNT_TOMBSTONES = "MATCH (e:Tombstone) RETURN count(e) AS number"
 NODES = pa.schema([("iri", pa.string()), ("id", pa.string()), ("hash", pa.string())])
 EDGES = pa.schema([("head", pa.string()), ("sid", pa.string()), ("relation", pa.string())])
 
@@ -136,6 +143,28 @@ class Difference:
         now = self.nodes[column].filter(pa.array(known))
         differs[known] = pc.not_equal(now, before).to_numpy()
         return differs
+
+
+def find_difference(store: GraphStore, release: Release, previous: Release | None = None) -> Difference:
+    """Between ``release`` and what the graph holds of its source."""
+    sources = read_sources(store)
+    said = sources.get(release.source)
+    if said is None:
+        return Difference(release, NOTHING)
+    known = previous is not None and said["exact"] and said["sha256"] == previous.sha256 and len(sources) == 1
+    if known and previous is not None and num_asserted(store) == previous.num_nodes:
+        return Difference(release, held_by_release(previous))
+    return Difference(release, held_in_graph(store, release.source))
+
+
+def read_sources(store: GraphStore) -> dict[str, dict[str, Any]]:
+    """What was loaded, by id."""
+    return {row["id"]: row for row in store.read(READ_SOURCES)}
+
+
+def num_asserted(store: GraphStore) -> int:
+    """Entities that some source asserts; Neo4j keeps these counts."""
+    return int(store.read(COUNT_ENTITIES)[0]["number"] - store.read(COUNT_TOMBSTONES)[0]["number"])
 
 
 def rows_where(

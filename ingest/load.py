@@ -5,7 +5,6 @@ to write is the difference to what is there, a load that was interrupted is simp
 writes nothing. A difference that is small enough is one transaction, so readers never see a part of it.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,17 +12,16 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeAlias, TypeVar
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from ingest.claims import GONE, claim_of, claims_of, node_of
-from ingest.difference import NOTHING, Difference, held_by_release, held_in_graph, rows_where
-from ingest.release import Release
+from ingest.difference import Difference, find_difference, num_asserted, read_sources, rows_where
+from ingest.identity import settle_ids
+from ingest.release import Release, unpacked
 from ingest.report import Report
 from kg.errors import StoreFailed
-from kg.schema import ensure_schema, quote_name
+from kg.schema import quote_name
 from kg.store import CommitUnknown, GraphStore, WriteTransaction
 
 T = TypeVar("T")
@@ -34,7 +32,6 @@ ATOMIC = 20_000
 """Rows up to which a difference is written in one transaction; the memory of one is a quarter of the server's heap."""
 RETRIES = 3
 
-KNOWN = "MATCH (e:Entity) WHERE e.iri IN $iris OR e.id IN $ids RETURN collect([e.iri, e.id, e.sources]) AS rows"
 READ_NODES = "MATCH (e:Entity) WHERE e.id IN $ids RETURN collect([e.id, labels(e), properties(e)]) AS rows"
 KNOWN_RELATIONSHIPS = """
 MATCH (h:Entity)-[r]->() WHERE h.id IN $heads RETURN collect([r.sid + ' ' + type(r), r.sources]) AS rows
@@ -70,13 +67,6 @@ RECORD_SOURCE = """
 MERGE (s:Source {id: $id})
 SET s.release = $release, s.sha256 = $sha256, s.licence = $licence, s.exact = $exact, s.loaded_at = $loaded_at
 """
-READ_SOURCES = """
-MATCH (s:Source)
-RETURN s.id AS id, s.release AS release, s.sha256 AS sha256, s.licence AS licence, s.loaded_at AS loaded_at,
-       s.exact AS exact
-"""
-COUNT_ENTITIES = "MATCH (e:Entity) RETURN count(e) AS number"
-COUNT_TOMBSTONES = "MATCH (e:Tombstone) RETURN count(e) AS number"
 
 
 def load(
@@ -89,7 +79,7 @@ def load(
     remove: bool = False,
     prune: bool = False,
 ) -> None:
-    """Bring the graph to hold ``release``.
+    """Bring the graph, whose schema is there, to hold ``release``.
 
     Args:
         difference: to what the graph holds, where it has been worked out already.
@@ -100,7 +90,6 @@ def load(
     Raises:
         StoreFailed: the connection broke in the middle of a commit again and again.
     """
-    ensure_schema(store)
     for _ in range(RETRIES):
         try:
             difference = difference or find_difference(store, release, previous)
@@ -111,23 +100,6 @@ def load(
     raise StoreFailed(f"The connection to Neo4j broke {RETRIES} times while committing; check its log and run again.")
 
 
-def find_difference(store: GraphStore, release: Release, previous: Release | None = None) -> Difference:
-    """Between ``release`` and what the graph holds of its source."""
-    sources = read_sources(store)
-    said = sources.get(release.source)
-    if said is None:
-        return Difference(release, NOTHING)
-    known = previous is not None and said["exact"] and said["sha256"] == previous.sha256 and len(sources) == 1
-    if known and previous is not None and _num_asserted(store) == previous.num_nodes:
-        return Difference(release, held_by_release(previous))
-    return Difference(release, held_in_graph(store, release.source))
-
-
-def read_sources(store: GraphStore) -> dict[str, dict[str, Any]]:
-    """What was loaded, by id."""
-    return {row["id"]: row for row in store.read(READ_SOURCES)}
-
-
 class _Writer:
     """Writes one difference."""
 
@@ -136,21 +108,15 @@ class _Writer:
         self.release, self.source = difference.release, difference.release.source
         self.remove, self.prune = remove, prune
         self.sources = read_sources(store)
-        self.alone = self.sources.keys() <= {self.source} and _num_asserted(store) == difference.held.nodes.num_rows
+        self.alone = self.sources.keys() <= {self.source} and num_asserted(store) == difference.held.nodes.num_rows
         """No node is another source's, so what is new to this source is new to the graph."""
-        self.called: dict[str, str] = {}
-        """Id in the release → id in the graph, where it is another one."""
-        self.there: set[str] = set()
-        """Ids in the graph of nodes that are new to this source and not to the graph."""
-        self.renamed: dict[str, str] = {}
-        """IRI → new id, of nodes in the graph."""
+        self.ids = settle_ids(store, difference, alone=self.alone, remove=remove, prune=prune)
         self.transaction: WriteTransaction | None = None
         """The only one, when the difference is small."""
 
     def write(self) -> None:
         difference, manifest = self.difference, self.release.manifest
-        self._resolve()
-        num_rows = difference.num_written + len(self.renamed) + (difference.num_gone if self.remove else 0)
+        num_rows = difference.num_written + len(self.ids.renamed) + (difference.num_gone if self.remove else 0)
         stays = 0 if self.remove else difference.num_gone
         if stays:
             self.report.notes.append(
@@ -169,7 +135,7 @@ class _Writer:
         atomic = num_rows <= ATOMIC
         if not atomic:
             self._run(BEGIN_SOURCE, id=self.source)
-        with self.store.transaction() if atomic else nullcontext() as self.transaction, _progress() as progress:
+        with self.store.transaction() if atomic else nullcontext() as self.transaction, progress_bars() as progress:
             if self.remove:
                 self._take_away(progress)
                 self._run(DELETE_NODES, ids=old)
@@ -189,62 +155,20 @@ class _Writer:
         with self._batch() as transaction:
             transaction.run(query, **parameters)
 
-    def _resolve(self) -> None:
-        """Settle the ids: nodes meet at their IRIs, since each source declares prefixes of its own.
-
-        A node that another source asserts, too, keeps its id. Where the id that a node is to have is another source's,
-        its IRI is its id; tombstones and nodes that go give way.
-        """
-        difference = self.difference
-        asked = difference.nodes.filter(pa.array(difference.added | difference.moved))
-        there: dict[str, tuple[str, Sequence[str]]] = {}
-        holders: dict[str, tuple[str, Sequence[str]]] = {}
-        if self.alone and not self.store.read(COUNT_TOMBSTONES)[0]["number"]:
-            rows = difference.held.nodes.filter(pc.is_in(difference.held.nodes["iri"], asked["iri"].combine_chunks()))
-            ours = [
-                (row["iri"], row["id"], [self.source]) for table in (rows, difference.gone) for row in table.to_pylist()
-            ]
-            found = [ours] if asked.num_rows else []
-        else:
-            found = [
-                self.store.read(KNOWN, iris=batch["iri"].to_pylist(), ids=batch["id"].to_pylist())[0]["rows"]
-                for batch in asked.to_batches(BATCH)
-            ]
-        for iri, entity_id, owners in (row for rows in found for row in rows):
-            there[iri], holders[entity_id] = (entity_id, owners), (iri, owners)
-        gone = set(difference.gone["iri"].to_pylist())
-        for iri, wanted in zip(asked["iri"].to_pylist(), asked["id"].to_pylist(), strict=True):
-            held, sources = there.get(iri, (None, ()))
-            if set(sources) - {self.source}:
-                final = held
-            else:
-                holder, owners = holders.get(wanted, (iri, ()))
-                stays = holder in gone and not self.remove
-                final = iri if set(owners) - {self.source} or (stays and holder != iri) else wanted
-                if holder != iri and final == wanted and (not owners or holder in gone) and not (self.prune and owners):
-                    self.renamed[holder] = holder
-            assert final is not None
-            if final != wanted:
-                self.called[wanted] = final
-            if held is not None and held != final:
-                self.renamed[iri] = final
-            if held is not None and self.source not in sources:
-                self.there.add(final)
-
     def _take_away(self, progress: Progress) -> None:
         """Relationships and nodes that the source asserts no longer."""
         heads: dict[str, list[str]] = defaultdict(list)
         for row in self.difference.gone_edges.to_pylist():
             heads[row["head"]].append(f"{row['sid']} {row['relation']}")
         rows = [{"head": head, "keys": keys} for head, keys in heads.items()]
-        for batch in _shown(progress, "relationships that go", _batches(rows, BATCH), len(rows)):
+        for batch in _shown(progress, "relationships that go", batches(rows, BATCH), len(rows)):
             with self._batch() as transaction:
                 counters = transaction.run(DELETE_RELATIONSHIPS, rows=batch, source=self.source)
                 self.report.removed.update(relationships=counters["relationships_deleted"])
                 if not self.alone:
                     transaction.run(LEAVE_RELATIONSHIPS, rows=batch, source=self.source)
         ids = self.difference.gone["id"].to_pylist()
-        for part in _shown(progress, "entities that go", _batches(ids, BATCH), len(ids)):
+        for part in _shown(progress, "entities that go", batches(ids, BATCH), len(ids)):
             with self._batch() as transaction:
                 self._leave(transaction, part)
 
@@ -273,9 +197,10 @@ class _Writer:
         self._replace(transaction, nodes)
 
     def _rename(self) -> None:
-        if self.renamed:
+        renamed = self.ids.renamed
+        if renamed:
             with self._batch() as transaction:  # in two steps, since two nodes may change places
-                for step in ([[iri, f"~{iri}"] for iri in self.renamed], [list(pair) for pair in self.renamed.items()]):
+                for step in ([[iri, f"~{iri}"] for iri in renamed], [list(pair) for pair in renamed.items()]):
                     transaction.run(RENAME_NODES, rows=step)
 
     def _write_nodes(self, progress: Progress) -> None:
@@ -285,8 +210,8 @@ class _Writer:
             fresh: dict[frozenset[str], list[dict[str, Any]]] = defaultdict(list)
             known = []
             for row in rows:
-                row["id"] = self.called.get(row["id"], row["id"])
-                if row["id"] in self.there:
+                row["id"] = self.ids(row["id"])
+                if row["id"] in self.ids.there:
                     known.append(row)
                 else:
                     claim = claim_of(row, self.source)
@@ -301,7 +226,7 @@ class _Writer:
         changed = rows_where(release.nodes(), difference.changed, BATCH)
         for rows in _shown(progress, "changed entities", changed, int(difference.changed.sum())):
             for row in rows:
-                row["id"] = self.called.get(row["id"], row["id"])
+                row["id"] = self.ids(row["id"])
             with self._batch() as transaction:
                 self._claim(transaction, rows)
 
@@ -332,15 +257,14 @@ class _Writer:
     def _write_edges(self, progress: Progress) -> None:
         wanted = self.difference.added_edges
         dynamic = bool(wanted.any()) and self.store.dynamic_types_work
-        called = self.called
-        batches = rows_where(self.release.edges(), wanted, BATCH)
-        for batch in _shown(progress, "relationships", batches, int(wanted.sum())):
+        parts = rows_where(self.release.edges(), wanted, BATCH)
+        for batch in _shown(progress, "relationships", parts, int(wanted.sum())):
             rows = [
                 {
-                    "head": called.get(row["head"], row["head"]),
-                    "tail": called.get(row["tail"], row["tail"]),
+                    "head": self.ids(row["head"]),
+                    "tail": self.ids(row["tail"]),
                     "relation": row["relation"],
-                    "properties": {**json.loads(row["properties"]), "sid": row["sid"], "sources": [self.source]},
+                    "properties": {**unpacked(row["properties"]), "sid": row["sid"], "sources": [self.source]},
                 }
                 for row in batch
             ]
@@ -387,26 +311,22 @@ class _Writer:
         self.report.written.update(relationships=created, properties=sum(c["properties_set"] for c in counters))
 
 
-def _num_asserted(store: GraphStore) -> int:
-    """Entities that some source asserts; Neo4j keeps these counts."""
-    return int(store.read(COUNT_ENTITIES)[0]["number"] - store.read(COUNT_TOMBSTONES)[0]["number"])
-
-
-def _progress() -> Progress:
+def progress_bars() -> Progress:
+    """Bars on the terminal, nothing where there is none."""
     columns = (TextColumn("{task.description:21}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def _shown(progress: Progress, what: str, batches: Iterable[list[T]], total: int) -> Iterator[list[T]]:
+def _shown(progress: Progress, what: str, parts: Iterable[list[T]], total: int) -> Iterator[list[T]]:
     bar = progress.add_task(what, total=total) if total else None
-    for batch in batches:
-        yield batch
+    for part in parts:
+        yield part
         if bar is not None:
-            progress.advance(bar, len(batch))
+            progress.advance(bar, len(part))
 
 
-def _batches(items: Sequence[T], size: int) -> Iterator[list[T]]:
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     rest = iter(items)
     while batch := list(islice(rest, size)):
         yield batch

@@ -181,3 +181,9 @@ def node_row(entity: Entity) -> tuple[Any, ...]:
 def packed(properties: Mapping[str, Any]) -> str:
     """Properties as JSON, equal for equal ones."""
     return json.dumps(properties, ensure_ascii=False, sort_keys=True, default=list) if properties else "{}"
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    """What ``packed`` has written; most rows have nothing."""
+    properties: dict[str, Any] = json.loads(text) if text != "{}" else {}
+    return properties

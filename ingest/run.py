@@ -1,6 +1,7 @@
 """One load or refresh from beginning to end: read, map, write the difference, account for everything."""
 
 import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,12 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from ingest.bulk import bulk_load, bulk_possible
-from ingest.difference import Difference
-from ingest.load import BATCH, READ_NODES, find_difference, load, read_sources
+from ingest.difference import Difference, find_difference, read_sources, rows_where
+from ingest.load import BATCH, READ_NODES, batches, load
 from ingest.parallel import Engine
 from ingest.rdf import keep
 from ingest.release import STUB, Release, write_release
@@ -107,20 +105,19 @@ def load_source(
     """
     wanted, settings = Input.of(source, paths, **how), Settings.from_env()
     report = _report(wanted, settings, max_bad, quarantine, engine)
-    release = read_release(wanted, settings, report)
-    if bulk or (bulk is None and report.read >= BULK_FROM):
-        with open_store(settings) as store:
-            obstacle = bulk_possible(settings, store)
-        if bulk and obstacle:
-            _discard(release)
-            raise ConfigError(f"The bulk path cannot be taken: {obstacle}. Load without --bulk.")
-        if not obstacle:
-            bulk_load(settings, release, report)
-            _settle(release)
-            return report
-    with _importing(settings, report) as store:
-        load(store, release, report, previous=_previous(settings, store, wanted.name))
-        _settle(release)
+    with reading(wanted, settings, report) as release:
+        if bulk or (bulk is None and report.read >= BULK_FROM):
+            with open_store(settings) as store:
+                obstacle = bulk_possible(settings, store)
+            if bulk and obstacle:
+                raise ConfigError(f"The bulk path cannot be taken: {obstacle}. Load without --bulk.")
+            if not obstacle:
+                bulk_load(settings, release, report)
+                _settle(settings, release)
+                return report
+        with _importing(settings, report) as store:
+            load(store, release, report, previous=_previous(settings, store, wanted.name))
+            _settle(settings, release)
     return report
 
 
@@ -150,50 +147,60 @@ def refresh_source(
     """
     wanted, settings = Input.of(source, paths, **how), Settings.from_env()
     report = _report(wanted, settings, max_bad, quarantine, engine)
-    release = read_release(wanted, settings, report)
-    with _importing(settings, report) as store:
+    with reading(wanted, settings, report) as release, _importing(settings, report) as store:
         difference = find_difference(store, release, _previous(settings, store, wanted.name))
         report.changes = changes(store, difference)
         held = difference.held.nodes.num_rows
         if held and not force and difference.gone.num_rows > MAX_LOSS * held:
-            _discard(release)
             raise InputError(
                 wanted.paths[0],
                 f"has lost {difference.gone.num_rows:,} of the {held:,} entities of {wanted.name} in the graph; "
                 "if that is right, say --force",
             )
         if dry_run:
-            _discard(release)
             return report
         load(store, release, report, difference=difference, remove=True, prune=prune)
-        _settle(release)
+        _settle(settings, release)
         folder = settings.home / "snapshots"
         if sum(report.written.values()) + sum(report.removed.values()) or latest_snapshot(folder) is None:
             report.snapshot = str(build_snapshot(store, folder))
     return report
 
 
-def read_release(wanted: Input, settings: Settings, report: Report) -> Release:
-    """Read and map the input into a release on disk, and keep the lossless copy where it is RDF."""
-    reading = READERS[wanted.source](wanted.paths, wanted.name, report, wanted.prefix or wanted.name, **wanted.chosen)
-    report.release, report.licence = wanted.release or reading.release, reading.licence
-    folder = settings.home / "releases" / wanted.name / "new"
+@contextmanager
+def reading(wanted: Input, settings: Settings, report: Report) -> Iterator[Release]:
+    """Read and map the input into a release on disk; it is gone after the block, unless it was settled.
+
+    The lossless copy of what is RDF is kept.
+    """
+    read = READERS[wanted.source](wanted.paths, wanted.name, report, wanted.prefix or wanted.name, **wanted.chosen)
+    report.release, report.licence = wanted.release or read.release, read.licence
+    work, canonical = settings.home / "work", settings.home / "canonical" / wanted.name
     try:
-        release = write_release(
-            folder, reading.items, source=wanted.name, release=report.release, licence=report.licence
-        )
-        if reading.statements is not None:
-            keep(
-                reading.statements, settings.home / "canonical" / wanted.name / f"{report.release or 'unnamed'}.parquet"
-            )
+        work.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="release-", dir=work))  # another process may read the same source
     except OSError as error:
+        raise _unwritable(settings, error) from error
+    try:
+        try:
+            release = write_release(
+                folder, read.items, source=wanted.name, release=report.release, licence=report.licence
+            )
+            if read.statements is not None:
+                keep(read.statements, canonical / f"{report.release or 'unnamed'}.parquet")
+        except OSError as error:
+            raise _unwritable(settings, error) from error
+        if not report.balances:
+            raise AssertionError(f"the report does not balance: {report.as_json()}")
+        yield release
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
-        raise ConfigError(
-            f"{settings.home} cannot be written ({error.strerror}); free space, or set KGFUSE_HOME to another folder."
-        ) from error
-    if not report.balances:
-        raise AssertionError(f"the report does not balance: {report.as_json()}")
-    return release
+
+
+def _unwritable(settings: Settings, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{settings.home} cannot be written ({error.strerror}); free space, or set KGFUSE_HOME to another folder."
+    )
 
 
 def changes(store: GraphStore, difference: Difference) -> dict[str, Any]:
@@ -215,20 +222,17 @@ def rename_candidates(store: GraphStore, difference: Difference) -> list[dict[st
     They are reported and not merged; an IRI that changed can mean that the thing did.
     """
     gone: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
-    ids = difference.gone["id"].to_pylist()
     label = source_label(difference.release.source)
-    for start in range(0, len(ids), BATCH):
-        for entity_id, labels, properties in store.read(READ_NODES, ids=ids[start : start + BATCH])[0]["rows"]:
+    for ids in batches(difference.gone["id"].to_pylist(), BATCH):
+        for entity_id, labels, properties in store.read(READ_NODES, ids=ids)[0]["rows"]:
             kinds = set(labels) - {"Entity", label}
             if properties.get("name") and kinds != set(STUB):
                 gone[properties["name"], *sorted(kinds)].append((entity_id, properties["iri"]))
     new: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
     if gone:
-        start = 0
-        for batch in difference.release.nodes("id", "iri", "name", "kinds"):
-            rows = np.flatnonzero(difference.added[start : start + batch.num_rows])
-            start += batch.num_rows
-            for row in batch.take(pa.array(rows)).to_pylist():
+        nodes = difference.release.nodes("id", "iri", "name", "kinds")
+        for rows in rows_where(nodes, difference.added, BATCH):
+            for row in rows:
                 new[row["name"], *row["kinds"]].append((row["id"], row["iri"]))
     pairs = [(key[0], gone[key][0], new[key][0]) for key in gone if len(gone[key]) == len(new.get(key, ())) == 1]
     return [
@@ -263,15 +267,9 @@ def _previous(settings: Settings, store: GraphStore, source: str) -> Release | N
     return Release.open(settings.home / "releases" / source / str(said["sha256"])[:16]) if said else None
 
 
-def _settle(release: Release) -> None:
+def _settle(settings: Settings, release: Release) -> None:
     """Keep a release that is in the graph now for the next difference, and no older one."""
-    folder = release.folder.with_name(release.sha256[:16])
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = settings.home / "releases" / release.source / release.sha256[:16]
+    shutil.rmtree(folder.parent, ignore_errors=True)
+    folder.parent.mkdir(parents=True)
     release.folder.rename(folder)
-    for other in folder.parent.iterdir():
-        if other != folder:
-            shutil.rmtree(other, ignore_errors=True)
-
-
-def _discard(release: Release) -> None:
-    shutil.rmtree(release.folder, ignore_errors=True)

@@ -19,6 +19,7 @@ from ingest.sources import READERS
 from kg.errors import KGError, StoreFailed, StoreUnavailable
 from kg.graph_hash import graph_hash
 from kg.local_server import LocalServer
+from kg.schema import ensure_schema
 from kg.settings import Settings
 from kg.store import GraphStore, open_store
 from kg.types import Entity, Name, PropertyValue, Triple
@@ -91,6 +92,7 @@ def in_bulk(settings: Settings, release: Release) -> tuple[str, Report]:
 def test_the_graph_is_the_one_of_the_transactional_path(store: GraphStore, settings: Settings, tmp_path: Path) -> None:
     items = nasty_items()
     release = write_release(tmp_path / "release", items, source="my-graph")
+    ensure_schema(store)
     load(store, release, Report(release.source))
     properties = sum(
         row["n"]
@@ -116,6 +118,7 @@ def test_all_of_fibo_in_bulk_is_all_of_fibo(store: GraphStore, settings: Setting
     report = Report("fibo")
     items = READERS["fibo"]([data / "kg" / "fibo_2026-07"], "fibo", report, "fibo").items
     release = write_release(tmp_path / "release", items, source="fibo")
+    ensure_schema(store)
     load(store, release, Report(release.source))
 
     assert in_bulk(settings, release)[0] == graph_hash(store)

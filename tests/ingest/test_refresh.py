@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest.report import Report
-from ingest.run import load_source, refresh_source
+from ingest.run import Input, load_source, reading, refresh_source
 from kg.errors import InputError, StoreUnavailable
 from kg.graph_hash import graph_hash
 from kg.settings import Settings
@@ -254,6 +254,19 @@ def test_a_second_import_is_refused_while_one_runs(tmp_path: Path, store: GraphS
         with pytest.raises(StoreUnavailable, match="Another import"):
             load(tmp_path, NEW)
     load(tmp_path, NEW)
+
+
+def test_a_second_import_leaves_what_the_first_has_read_alone(tmp_path: Path, store: GraphStore, home: Path) -> None:
+    file, settings = turtle(tmp_path, OLD), Settings.from_env()
+    with reading(Input.of("rdf", [file], source_id="one"), settings, Report("one")) as first:
+        load(tmp_path, NEW)
+        rows = sum(batch.num_rows for batch in first.nodes())
+    assert rows == first.num_nodes
+    assert not first.folder.exists()
+    (tmp_path / "bad.ttl").write_text("no turtle")
+    with pytest.raises(InputError):
+        load_source("rdf", [tmp_path / "bad.ttl"], source_id="one")
+    assert not any(path.name.startswith("release-") for path in (home / "work").iterdir())
 
 
 def test_a_source_that_was_never_loaded_is_loaded(tmp_path: Path, store: GraphStore) -> None:
