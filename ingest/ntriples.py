@@ -2,7 +2,7 @@
 
 One form stands for a statement, whatever syntax it came in: the N-Triples line that pyoxigraph writes (one blank
 between the terms, characters escaped only where they must be, language tags in small letters, no ``^^xsd:string``),
-anonymous nodes under the names that ``ingest.parser`` gives them. Its hash is the id of the statement.
+anonymous nodes under the names that ``ingest.blanks`` gives them. Its hash is the id of the statement.
 """
 
 import re

@@ -24,10 +24,6 @@ from ingest.parser import (
     FORMATS,
     LINES,
     MAX_MEMORY,
-    SCHEMA,
-    STORED,
-    Chunk,
-    Parsed,
     Ranges,
     name_ranges,
     parse_chunk,
@@ -35,6 +31,7 @@ from ingest.parser import (
     too_many_bad,
 )
 from ingest.report import Report
+from ingest.segments import SCHEMA, STORED, Chunk, Parsed
 from kg.errors import InputError
 
 PART, MAX_PARTS = 32 << 20, 2048
@@ -48,7 +45,7 @@ UNPACKED = 15
 class Statements:
     """All statements of a release, each once, in parts on disk that are gone when this object is.
 
-    A part holds all that is said of its subjects, sorted by subject. Columns are those of ``ingest.parser.SCHEMA``;
+    A part holds all that is said of its subjects, sorted by subject. Columns are those of ``ingest.segments.SCHEMA``;
     ``file`` is the first file that states it.
     """
 
