@@ -46,11 +46,14 @@ db.shutdown_transaction_end_timeout=2s
 internal.db.transaction.shutdown_terminated_transaction_wait_timeout=2s
 db.tx_log.preallocate=false
 db.tx_log.rotation.retention_policy=1 files
+internal.dbms.tx_log.fail_on_corrupted_log_files=false
 internal.server.bolt.thread_pool_shutdown_wait_time=100ms
 server.config.strict_validation.enabled=true
 """
 # Port 0: the kernel chooses, so no port is taken between choosing and binding; the supervisor reads it back.
 # Fleet discovery would announce the server on the local network every few seconds.
+# A full disk tears the last record of the log. Recovery then ends before it, at a state that was once committed and
+# from which an import goes on; by default the database would stay away for ever.
 # The shutdown wait is for idle network threads, after the stores are closed: 10 s by default.
 
 

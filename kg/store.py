@@ -244,6 +244,11 @@ def _in_our_words(error: Neo4jError | DriverError) -> KGError:
             "Neo4j cannot write its log: the disk may be full. Free space, "
             "restart it (`python -m kg stop` for the local one), and run again."
         )
+    if "DatabaseUnavailable" in code:
+        return StoreUnavailable(
+            "The database of this Neo4j is not available: it is starting or could not be recovered. Try again in a "
+            "minute; the reason is in its log (`neo4j/logs/debug.log` in KGFUSE_HOME for the local one)."
+        )
     if "TransactionTimedOut" in code:
         return QueryRefused("The query took longer than its time limit and was ended; narrow it or allow more time.")
     if "MemoryPoolOutOfMemory" in code:

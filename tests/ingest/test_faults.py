@@ -56,7 +56,7 @@ def test_running_it_again_gives_the_graph_of_an_undisturbed_load(fault: Fault, b
     if fault.victim == "neo4j":
         assert outcome.exit_code in (1, 2)
         assert "Traceback" not in outcome.said
-        assert outcome.said.startswith(("Neo4j ", "The connection "))
+        assert outcome.said.startswith(("python -m ingest: Neo4j ", "python -m ingest: The connection "))
 
 
 @pytest.fixture
