@@ -315,7 +315,7 @@ class LocalServer:
             file.write(secrets.token_hex(24))
         command = ["org.neo4j.cli.AdminTool", "dbms", "set-initial-password", f"@{part}"]  # not seen by ``ps``
         done = subprocess.run(
-            [*neo4j_process.java_command(256), *command],
+            [*neo4j_process.java_command(256, *neo4j_process.BRIEF_OPTIONS), *command],
             env=neo4j_process.admin_environment(self.folder),
             capture_output=True,
             text=True,

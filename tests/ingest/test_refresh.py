@@ -148,10 +148,19 @@ def test_an_id_that_becomes_ambiguous_is_the_one_of_a_fresh_load(tmp_path: Path,
         assert graph_hash(store) == fresh_hash(store, tmp_path, (moved, "one"))
 
 
+def test_a_node_of_two_sources_keeps_its_id(tmp_path: Path, store: GraphStore) -> None:
+    first, second = (f"<https://spec.edmcouncil.org/fibo/ontology/{module}/Loan>" for module in "AB")
+    load(tmp_path, f"{first} rdfs:label 'loan' . {second} rdfs:label 'lending' .", "one")
+    load(tmp_path, f"{first} rdfs:label 'loan' .", "two")
+    refresh(tmp_path, f"{first} rdfs:label 'loan' .", "one", force=True)
+    (row,) = store.read("MATCH (e:Entity {name: 'loan'}) RETURN e.id AS id, e.sources AS sources")
+    assert row == {"id": "fibo:A.Loan", "sources": ["one", "two"]}  # alone it would be fibo:Loan
+
+
 @st.composite
 def releases(draw: st.DrawFn) -> list[tuple[str, str]]:
-    """A few releases of two sources that speak of the same few things."""
-    things = [f"<https://spec.edmcouncil.org/fibo/ontology/{module}/{name}>" for module in "AB" for name in "xyz"]
+    """A few releases of two sources that speak of the same few things, none of which could be taken for another."""
+    things = [f"<https://spec.edmcouncil.org/fibo/ontology/{name}>" for name in ("A/x", "A/y", "A/z", "B/u", "B/v")]
     literal = st.sampled_from(['"a"', '"b"@de', "7", "8", "true"])
     predicate = st.sampled_from(["rdfs:label", "ex:p", "ex:q", "ex:comment"])
     about = st.builds("{} {} {} .".format, st.sampled_from(things), predicate, literal)
