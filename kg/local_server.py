@@ -313,16 +313,10 @@ class LocalServer:
         part.unlink(missing_ok=True)
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(24))
-        command = ["org.neo4j.cli.AdminTool", "dbms", "set-initial-password", f"@{part}"]  # not seen by ``ps``
-        done = subprocess.run(
-            [*neo4j_process.java_command(256, *neo4j_process.BRIEF_OPTIONS), *command],
-            env=neo4j_process.admin_environment(self.folder),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines() or ["(nothing)"]
+        words = ("dbms", "set-initial-password", f"@{part}")  # not seen by ``ps``
+        with neo4j_process.admin_tool(self.folder, *words, heap_mb=256, brief=True) as tool:
+            said = tool.communicate()[0].strip().splitlines() or ["(nothing)"]
+        if tool.returncode:
             raise StoreFailed(f"Neo4j's admin tool could not set the first password: {said[-1][:300]}")
         part.rename(self.folder / "password")
 

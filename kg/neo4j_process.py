@@ -26,11 +26,10 @@ STOP_TIMEOUT_S = 30
 PAGE_CACHE_MB = 512
 MODULES = ("java.nio", "java.io", "java.lang", "sun.nio.ch", "java.util.concurrent")
 
-SERVER_OPTIONS = ("-XX:+UseParallelGC", "-XX:TieredStopAtLevel=1")
-"""The collector took a fifth less CPU than G1 for a load of FIBO. Without the optimising compiler, a start takes 5 CPU-s
-instead of 7 and the first load of FIBO 6 instead of 16; only from a million statements on does it earn what it costs."""
-BRIEF_OPTIONS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-"""For the admin tool; with the usual collector the importer took a tenth more."""
+FIRST_COMPILER = "-XX:TieredStopAtLevel=1"
+"""Without the optimising compiler a start of the server takes 5 CPU-s instead of 7, the first load of FIBO 6 instead of 16;
+only from a million statements on does it earn what it costs."""
+
 CONFIG = """\
 server.default_listen_address=127.0.0.1
 server.bolt.listen_address=127.0.0.1:0
@@ -94,7 +93,8 @@ def admin_tool(folder: Path, *words: str, heap_mb: int, brief: bool) -> "subproc
     Args:
         brief: it has little to do, so compiling it well does not pay.
     """
-    options = [*(BRIEF_OPTIONS if brief else BRIEF_OPTIONS[:1]), "-Dstdout.encoding=UTF-8"]
+    options = ["-XX:+UseSerialGC", "-Dstdout.encoding=UTF-8"]  # the usual collector took a tenth more CPU time
+    options += [FIRST_COMPILER] if brief else []
     return subprocess.Popen(
         [*java_command(heap_mb, *options), "org.neo4j.cli.AdminTool", *words],
         env=admin_environment(folder),
@@ -127,7 +127,7 @@ def supervise(folder: Path, heap_mb: int) -> None:
         state.unlink(missing_ok=True)
         server = subprocess.Popen(
             [
-                *java_command(heap_mb, *SERVER_OPTIONS),
+                *java_command(heap_mb, "-XX:+UseParallelGC", FIRST_COMPILER),  # G1 takes a fifth more for a load
                 "org.neo4j.server.Neo4jCommunity",
                 home_option(folder),
                 f"--config-dir={folder}/conf",

@@ -35,6 +35,7 @@ from kg.local_server import LocalServer
 from kg.settings import Settings
 from kg.snapshot import build_snapshot
 from kg.store import open_store
+from tests.ingest.faults import empty
 
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "small": {
@@ -123,8 +124,7 @@ class Bench:
     def empty(self) -> None:
         """Empty the graph, and wait until the server has nothing left to do."""
         with open_store(Settings(home=self.home)) as store:
-            while store.write("MATCH (n) WITH n LIMIT 2000 DETACH DELETE n")["nodes_deleted"]:
-                continue
+            empty(store)
         pid, deadline = self.server.status()["pid"], time.monotonic() + SETTLE_S
         used = QUIET
         while used >= QUIET and time.monotonic() < deadline:

@@ -226,6 +226,21 @@ def test_a_lost_password_file_is_said_to_be_lost(one_home: Path) -> None:
     hidden.rename(password)
 
 
+def test_a_database_that_cannot_be_recovered_is_said_to_be_unavailable(tmp_path: Path) -> None:
+    server = LocalServer(tmp_path)
+    server.start()
+    server.stop()
+    (tmp_path / "neo4j" / "data" / "databases" / "neo4j" / "neostore").write_bytes(b"not a store" * 800)
+    try:
+        with (
+            open_store(Settings(home=tmp_path)) as store,
+            pytest.raises(StoreUnavailable, match=r"database .* not available.*debug\.log"),
+        ):
+            store.read("RETURN 1")
+    finally:
+        server.stop()
+
+
 def test_folders_that_cannot_be_written_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.touch()
