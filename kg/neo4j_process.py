@@ -27,8 +27,8 @@ PAGE_CACHE_MB = 512
 MODULES = ("java.nio", "java.io", "java.lang", "sun.nio.ch", "java.util.concurrent")
 
 FIRST_COMPILER = "-XX:TieredStopAtLevel=1"
-"""Without the optimising compiler a start of the server takes 5 CPU-s instead of 7, the first load of FIBO 6 instead of 16;
-only from a million statements on does it earn what it costs."""
+"""Without the optimising compiler a start of the server takes 5 CPU-s instead of 7, the first load of FIBO 6 instead of
+16; only from a million statements on does it earn what it costs."""
 
 CONFIG = """\
 server.default_listen_address=127.0.0.1
