@@ -7,12 +7,15 @@ property keys, since it looks at every column for every row, and empty strings, 
 import errno
 import json
 import re
+import shutil
+import subprocess
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, TextIO, TypeAlias
 
 import pyarrow as pa
@@ -68,6 +71,9 @@ SET_REST = {
 UNWIND $rows AS row MATCH (:Entity {id: row.head})-[r]->() WHERE r.sid = row.sid SET r += row.properties
 """,
 }
+
+MIN_FREE_BYTES = 64 * 1024
+PATIENCE_S = 10
 
 
 def bulk_possible(settings: Settings, store: GraphStore) -> str | None:
@@ -271,7 +277,10 @@ def _import(home: Path, files: Mapping[str, Sequence[Path]], progress: Progress,
     counts: Counter[str] = Counter()
     last: deque[str] = deque(maxlen=100)
     bar = progress.add_task("import", total=400)  # four steps, each told in twentieths
-    with neo4j_process.admin_tool(home, *command, heap_mb=HEAP_MB, brief=brief) as tool:
+    with (
+        neo4j_process.admin_tool(home, *command, heap_mb=HEAP_MB, brief=brief) as tool,
+        _ended_on_full_disk(tool, home) as was_full,
+    ):
         assert tool.stdout is not None
         for line in tool.stdout:
             if re.match(r"[-. ]+ +\d+% ", line):
@@ -283,13 +292,35 @@ def _import(home: Path, files: Mapping[str, Sequence[Path]], progress: Progress,
     for file in [file for parts in files.values() for file in parts]:
         file.unlink()
     if tool.returncode:
-        if any("No space left" in line for line in last):
+        if was_full.is_set() or any("No space left" in line for line in last):
             raise _disk_full(home.parent)
         known = ("Command Failed", "Error importing", "Full exception details", "Please provide")
         first = last.index(known[0]) if known[0] in last else 0
         said = [line for line in islice(last, first, None) if not line.startswith(known)]
         raise StoreFailed(f"Neo4j's importer gave up, the graph is empty as before: {' '.join(said)[:300]}")
     return counts
+
+
+@contextmanager
+def _ended_on_full_disk(tool: "subprocess.Popen[str]", folder: Path) -> Iterator[Event]:
+    """Ends the importer where the disk stays full, which the event then says: it may try to write for ever."""
+    was_full, done = Event(), Event()
+
+    def watch() -> None:
+        full_for = 0
+        while not done.wait(1):
+            full_for = full_for + 1 if shutil.disk_usage(folder).free < MIN_FREE_BYTES else 0
+            if full_for == PATIENCE_S:
+                was_full.set()
+                tool.kill()
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield was_full
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _disk_full(folder: Path) -> StoreFailed:
