@@ -28,7 +28,7 @@ _GENERIC_MARKS = (
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
-_SPACE, _WORD, _SINGLE, _OTHER = b" wso"
+_SPACE, _WORD, _SINGLE, _OTHER = " wso"
 
 
 class _Fold(dict[int, str]):
@@ -48,8 +48,8 @@ class _Kind(dict[int, str]):
             kind = _SINGLE
         else:
             kind = _WORD if char.isalnum() or unicodedata.category(char)[0] == "M" else _OTHER
-        self[code] = chr(kind)
-        return self[code]
+        self[code] = kind
+        return kind
 
 
 def _fold(char: str) -> str:
@@ -93,30 +93,17 @@ class NormalText:
             last += 1
         return first, last
 
-    def end_of(self, start: int, length: int) -> int | None:
-        """End in ``text`` of what begins at ``start`` and spans ``length`` code points of the original."""
-        if self.origin is None:
-            return start + length if start + length <= len(self.text) else None
-        last = int(self.origin[start]) + length
-        end = int(np.searchsorted(self.origin, last))
-        return end if last <= len(self.original) else None
+    def place(self, index: int) -> int:
+        """Where code point ``index`` of the original, or what comes after it, is in ``text``."""
+        return index if self.origin is None else int(np.searchsorted(self.origin, index))
 
-    def token_bounds(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Where tokens of ``text`` begin and end.
 
-        A token is a run of letters, digits and their marks, or one other visible character.
+def kinds_of(text: str) -> str:
+    """The kind of each code point of a normalised text.
 
-        Returns:
-            positions at which a token starts, ascending ``[tokens]``; and whether a token ends just before each
-            position ``[len(text) + 1]``.
-        """
-        kinds = np.frombuffer(self.text.translate(_KIND).encode("ascii"), np.uint8)
-        padded = np.concatenate([[_SPACE], kinds, [_SPACE]]).astype(np.uint8)
-        inside = (padded[:-1] == _WORD) & (padded[1:] == _WORD)
-        if self.origin is not None and len(self.origin):
-            inside[1:-1] |= self.origin[1:] == self.origin[:-1]  # one character that folds to several is one token
-        starts = np.flatnonzero(~inside[:-1] & (kinds != _SPACE))
-        return starts, ~inside & (padded[:-1] != _SPACE)
+    ``w`` is part of a word, ``s`` a character of a script without spaces, a word of its own, ``o`` another visible one.
+    """
+    return text.translate(_KIND)
 
 
 def normalise(text: str) -> NormalText:

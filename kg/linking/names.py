@@ -1,11 +1,11 @@
-"""What makes a name worth looking for, how it may be varied, and which letter case it insists on."""
+"""What makes a name worth looking for, how it may be turned, and which letter case it insists on."""
 
-import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntFlag
 
-from kg.normalise import normalise_name, words
+from kg.linking.tokens import name_key, tokens_of
+from kg.normalise import words
 
 MAX_NAME = 200  # code points; longer names do not occur in running text, and the bound keeps matching linear
 FUNCTION_WORDS = frozenset(
@@ -18,11 +18,11 @@ FUNCTION_WORDS = frozenset(
     your
     """.split()  # noqa: SIM905 - a list of quoted words is harder to read
 )
-_LAST_WORD = re.compile(r"[a-z]+$")
+_COMPARED_FUNCTION_WORDS = FUNCTION_WORDS | frozenset(name_key(word) for word in FUNCTION_WORDS)
 
 
 class Flag(IntFlag):
-    """What is known of an alias beside its normal form; short names insist on their letter case."""
+    """What is known of an alias beside its key; short names insist on their letter case."""
 
     CAPS_ONLY = 1
     """All capitals and at most 4 letters: an acronym, matches only all-capital text (``ALL`` is no ``all``)."""
@@ -31,48 +31,44 @@ class Flag(IntFlag):
     CASE_EXACT = 4
     """Capitals and small letters, at most 3: matches only as written (``Met`` is no ``met``)."""
     ALL_CAPS = 8
+    PREFERRED = 16
+    """The entity's preferred name."""
+    TURNED = 32
+    """The name in the order of running text, ``Diabetes Mellitus, Type 2`` as ``type 2 diabetes mellitus``."""
 
 
-def surface_hash(surface: str) -> int:
-    return zlib.crc32(surface.encode("utf-8", "surrogatepass"))
+def spelling(surface: str) -> int:
+    """16 bits that tell one way of writing a name from another."""
+    return zlib.crc32(surface.encode("utf-8", "surrogatepass")) & 0xFFFF
 
 
-def is_nameable(name: str, flags: Flag) -> bool:
-    """Whether a normalised name with these flags can be looked for in text.
+def is_nameable(key: str, flags: Flag) -> bool:
+    """Whether a name with this key and these flags can be looked for in text.
 
     Left out are numbers, punctuation, single letters, codes of two small letters (``mn`` for Mongolian), function words
     unless in capitals, and what is too long.
     """
-    if len(name) > MAX_NAME or not any(map(str.isalpha, name)):
+    if len(key) > MAX_NAME or not any(map(str.isalpha, key)):
         return False
-    if name.isascii() and len(name) < (3 if flags & Flag.NO_CAPS else 2):
+    if key.isascii() and len(key) < (3 if flags & Flag.NO_CAPS else 2):
         return False
-    return bool(flags & Flag.ALL_CAPS) or not FUNCTION_WORDS.issuperset(words(name))
+    return bool(flags & Flag.ALL_CAPS) or not _COMPARED_FUNCTION_WORDS.issuperset(words(key))
 
 
-def variants(name: str) -> Iterator[str]:
-    """Plural or singular of the last word of a normalised name, and the name without possessives."""
-    if "'s " in name:
-        yield name.replace("'s ", " ")
-    last = _LAST_WORD.search(name)
-    if not last or len(last[0]) < 3 or last[0] in FUNCTION_WORDS:
-        return
-    if name.endswith("ies") and len(last[0]) > 4:
-        yield name[:-3] + "y"
-    elif name.endswith("s"):
-        if not name.endswith(("ss", "us", "is")) and len(last[0]) > 3:
-            yield name[:-1]
-    elif name.endswith("y") and name[-2] not in "aeiou":
-        yield name[:-1] + "ies"
-    elif name.endswith(("x", "z", "ch", "sh")):
-        yield name + "es"
-    else:
-        yield name + "s"
+def turned(key: str) -> Iterator[str]:
+    """The key of a name that is put in the order of an index, in the order of running text."""
+    parts = key.split(" , ")
+    if 1 < len(parts) <= 4 and all(part[:1].isalpha() or part[-1:].isalpha() for part in parts):
+        yield " ".join(reversed(parts))
+
+
+def telling(found: Iterable[str]) -> set[str]:
+    """Of words as they are compared, those that can tell one meaning from another."""
+    return {word for word in found if len(word) > 2 and word not in _COMPARED_FUNCTION_WORDS}
 
 
 def context_words(text: str | None) -> set[str]:
-    """Words of a text that can tell one meaning from another."""
-    return {w for w in words(normalise_name(text)) if len(w) > 2 and w not in FUNCTION_WORDS} if text else set()
+    return telling(tokens_of(text).words) if text else set()
 
 
 def flags_of(alias: str) -> Flag:
@@ -84,10 +80,10 @@ def flags_of(alias: str) -> Flag:
     return Flag.NO_CAPS if alias == alias.lower() else Flag.CASE_EXACT
 
 
-def case_allows(flags: Flag, crc: int, surface: str, variant: bool) -> bool:
+def case_allows(flags: int, written: int, surface: str) -> bool:
     """Whether an alias with these flags may be meant by ``surface``."""
     if flags & Flag.CAPS_ONLY:
-        return surface.isupper() or (variant and surface[:-1].isupper())  # "MRIs"
+        return surface.isupper() or (surface[-1:] == "s" and surface[:-1].isupper())  # "MRIs"
     if flags & Flag.CASE_EXACT:
-        return crc == surface_hash(surface)
+        return written == spelling(surface)
     return not (flags & Flag.NO_CAPS and surface.isupper())

@@ -1,11 +1,13 @@
 import sys
 import time
 import unicodedata
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kg.linking.tokens import name_key, tokens_of
 from kg.normalise import normalise, normalise_name
 
 any_text = st.text(st.characters(codec=None, exclude_categories=()), max_size=80)
@@ -52,25 +54,49 @@ def test_each_normal_code_point_knows_the_original_one(text: str) -> None:
 
 @given(any_text)
 def test_token_bounds_never_cut_a_code_point_in_two(text: str) -> None:
-    normal = normalise(text)
-    starts, ends = normal.token_bounds()
-    assert len(ends) == len(normal.text) + 1
-    spans = [normal.span(int(start), int(start) + 1)[0] for start in starts]
-    assert spans == sorted(set(spans))
+    tokens = tokens_of(text)
+    spans = [tokens.span(i, i + 1) for i in range(len(tokens.words))]
+    assert all(start < end for start, end in spans)
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
+    assert [tokens.words_at(*span) for span in spans] == [(i, i + 1) for i in range(len(spans))]
 
 
 def test_tokens_are_words_single_signs_and_single_characters_of_unspaced_scripts() -> None:
-    def tokens(text: str) -> list[str]:
-        starts, ends = normalise(text).token_bounds()
-        stops = [end for end in range(len(ends)) if ends[end]]
-        return [text[start : min(stop for stop in stops if stop > start)] for start in starts.tolist()]
+    def surfaces(text: str) -> list[str]:
+        tokens = tokens_of(text)
+        return [tokens.surface(i, i + 1) for i in range(len(tokens.words))]
 
-    assert tokens("il-2 (beta)") == ["il", "-", "2", "(", "beta", ")"]
-    assert tokens("東京 हिन्दी") == ["東", "京", "हिन्दी"]
+    assert surfaces("il-2's (beta - x)") == ["il", "2", "(", "beta", "-", "x", ")"]
+    assert surfaces("東京 हिन्दी, ½") == ["東", "京", "हिन्दी", ",", "½"]
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("tumour", "tumors", "Tumor"),
+        ("Crohn's diseases", "Crohn disease", "Crohn’s disease"),
+        ("beta-blocker", "β blockers", "beta blocker"),
+        ("IL-2", "il 2", "IL2"),
+        ("type II diabetes", "type 2 diabetes"),
+        ("haemorrhages", "hemorrhage"),
+        ("breast/ovarian", "breast-ovarian"),
+        ("thromboses", "thrombosis"),
+        ("sulphonamide", "sulfonamides"),
+    ],
+)
+def test_ways_to_say_a_name_have_one_key(spellings: tuple[str, ...]) -> None:
+    assert len({name_key(spelling) for spelling in spellings}) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("breast, cancer", "breast cancer"), ("type 1", "type 2"), ("virus", "viru")]
+)
+def test_what_differs_in_more_than_the_way_of_saying_has_two_keys(one: str, other: str) -> None:
+    assert name_key(one) != name_key(other)
 
 
 @pytest.mark.parametrize("piece", ["a", "é ", "e\u0301", "\ud800", " ", "ß", "\U0001f468\u200d"])
 def test_time_is_linear_in_the_text(piece: str) -> None:
     began = time.process_time()
-    normalise(piece * (1_000_000 // len(piece))).token_bounds()
+    tokens_of(piece * (1_000_000 // len(piece)))
     assert time.process_time() - began < 10  # about 0.1 s; anything quadratic takes hours

@@ -1,0 +1,125 @@
+"""Names that are spelt alike: an index of character n-grams, for mentions that no name equals.
+
+A name is its 2- to 4-grams weighted by tf-idf, of length 1; the similarity of two is the cosine. Of each n-gram only
+the names in which it weighs most are kept: on NCBI-disease (development part, 115,000 names with the training aliases)
+300 names an n-gram find .973 of the right entities among 64, all of them .967, in a seventh of the time.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIZES = (2, 3, 4)
+NUM_BUCKETS = 1 << 20  # of the hash that an n-gram is known by
+KEPT = 300
+CHUNK = 50_000  # names; bounds the memory that building takes
+SCALE = 255
+"""Weights are in steps of 1 / SCALE."""
+ARRAYS = ("gram_offsets", "gram_names", "gram_weights", "gram_idf")
+
+
+class FuzzyIndex:
+    """The n-grams of the names of one dictionary, memory-mapped."""
+
+    def __init__(self, folder: Path) -> None:
+        self._offsets, self._names, self._weights, self._idf = (
+            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray) for name in ARRAYS
+        )
+
+    def search(self, key: str, limit: int, least: float = 0.0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Names most like ``key``, best first, and how like each is, in [0, 1]; at most ``limit``, and none below
+        ``least``."""
+        grams, counts = np.unique(gram_hashes(key), return_counts=True)
+        weights = np.sqrt(counts) * self._idf[grams]
+        length = float(np.linalg.norm(weights))
+        if not length:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        steps = np.rint(weights / length * SCALE).astype(np.int64)
+        firsts, lasts = self._offsets[grams].astype(np.int64), self._offsets[grams + 1].astype(np.int64)
+        slices = [slice(first, last) for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)]
+        names = np.concatenate([self._names[each] for each in slices]).astype(np.int64)
+        if not len(names):
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        products = np.concatenate([self._weights[each] for each in slices]) * np.repeat(steps, lasts - firsts)
+        packed = np.sort((names << 24) | products)  # sorting beats a table of all names, and needs no state
+        names = packed >> 24
+        begins = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
+        scores = np.add.reduceat(packed & 0xFFFFFF, begins)
+        names = names[begins]
+        floor = round(least * SCALE * SCALE)
+        if len(names) > limit:
+            floor = max(floor, int(np.partition(scores, len(scores) - limit)[len(scores) - limit]))
+        kept = scores >= floor
+        names, scores = names[kept], scores[kept]
+        order = np.lexsort((names, -scores))[:limit]
+        return names[order], np.minimum(scores[order] / (SCALE * SCALE), 1).astype(np.float32)
+
+
+def gram_hashes(key: str) -> NDArray[np.int64]:
+    """Buckets of the n-grams of one key, repeats included."""
+    hashes, _ = _hashed([key])
+    return hashes
+
+
+def build_fuzzy(keys: Sequence[str], folder: Path) -> None:
+    """Index ``keys``, a name being its place among them, into the existing ``folder``."""
+    frequency = np.zeros(NUM_BUCKETS, np.int64)
+    for start in range(0, len(keys), CHUNK):
+        packed, _ = _counted(keys[start : start + CHUNK])
+        frequency += np.bincount(packed % NUM_BUCKETS, minlength=NUM_BUCKETS)
+    idf = np.log((1 + len(keys)) / np.maximum(frequency, 1)).astype(np.float32)
+    kept: list[tuple[NDArray[Any], ...]] = []
+    for start in range(0, len(keys), CHUNK):
+        packed, counts = _counted(keys[start : start + CHUNK])
+        names, grams = packed // NUM_BUCKETS, packed % NUM_BUCKETS
+        weights = np.sqrt(counts) * idf[grams]
+        lengths = np.sqrt(np.bincount(names, weights * weights, minlength=1))
+        steps = np.rint(weights / np.maximum(lengths[names], 1e-9) * SCALE).astype(np.uint8)
+        kept.append(_heaviest(grams.astype(np.int32), (names + start).astype(np.int32), steps))
+        if sum(len(rows[0]) for rows in kept[1:]) > 4 * len(kept[0][0]) + 20_000_000:
+            kept = [_heaviest(*(np.concatenate(column) for column in zip(*kept, strict=True)))]
+    kept = kept or [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8))]
+    owners, kept_names, kept_steps = _heaviest(*(np.concatenate(column) for column in zip(*kept, strict=True)))
+    offsets: NDArray[Any] = np.searchsorted(owners, np.arange(NUM_BUCKETS + 1)).astype(np.uint32)
+    arrays: list[NDArray[Any]] = [offsets, kept_names, kept_steps, idf]
+    for name, array in zip(ARRAYS, arrays, strict=True):
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def _heaviest(
+    grams: NDArray[np.int32], names: NDArray[np.int32], steps: NDArray[np.uint8]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8]]:
+    """The ``KEPT`` postings of each n-gram that weigh most, by n-gram; of equal ones the first names."""
+    order = np.lexsort((names, SCALE - steps, grams))
+    grams = grams[order]
+    begins = np.flatnonzero(np.concatenate([[True], grams[1:] != grams[:-1]])) if len(grams) else np.zeros(0, np.int64)
+    rank = np.arange(len(grams)) - np.repeat(begins, np.diff(np.append(begins, len(grams))))
+    order = order[rank < KEPT]
+    return grams[rank < KEPT], names[order], steps[order]
+
+
+def _counted(keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``name * NUM_BUCKETS + bucket`` of the n-grams of each key, ascending, and how often each occurs."""
+    hashes, names = _hashed(keys)
+    return np.unique(names * NUM_BUCKETS + hashes, return_counts=True)
+
+
+def _hashed(keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The bucket of each n-gram of each key, and the place of its key."""
+    codes = np.frombuffer(("".join(f" {key} " for key in keys)).encode("utf-32-le"), np.uint32).astype(np.uint64)
+    owner = np.repeat(np.arange(len(keys)), [len(key) + 2 for key in keys])
+    hashes, owners = [], []
+    for size in SIZES:
+        places = len(codes) - size + 1
+        if places <= 0:
+            continue
+        value = np.full(places, size, np.uint64)
+        for step in range(size):
+            value = value * np.uint64(0x9E3779B97F4A7C15) + codes[step : step + places]
+        inside = owner[:places] == owner[size - 1 :]
+        hashes.append((value * np.uint64(0xD6E8FEB86659FD93) >> np.uint64(44)).astype(np.int64)[inside])
+        owners.append(owner[:places][inside])
+    return np.concatenate(hashes), np.concatenate(owners)
