@@ -183,7 +183,8 @@ def ray_cluster() -> Iterator[Any]:
         ) from error
     started = not ray.is_initialized()
     if started:
-        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False if alone else None)
+        where: dict[str, Any] = {"address": "local", "include_dashboard": False} if alone else {}
+        ray.init(log_to_driver=False, logging_level="ERROR", **where)
     try:
         yield ray
     finally:
