@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from kg.errors import ConfigError
 from kg.linking.abbreviations import find_abbreviations
 from kg.linking.context import ContextIndex
@@ -84,6 +86,30 @@ class Linker:
         """The links of each text, equal to those of ``link``."""
         return [self.link(text) for text in texts]
 
+    def link_spans(self, text: str, spans: Iterable[tuple[int, int]]) -> list[Link]:
+        """One link for each span of code points of ``text``, in their order; NIL where a span is no name.
+
+        Raises:
+            ValueError: a span is empty or not within the text.
+        """
+        normal = normalise(text)
+        shorts = self._abbreviations(text)
+        return [self._resolve(self._mention(normal, shorts, start, end), normal) for start, end in spans]
+
+    def _mention(
+        self, normal: NormalText, shorts: dict[str, tuple[tuple[Candidate, ...], float]], start: int, end: int
+    ) -> Mention:
+        if not 0 <= start < end <= len(normal.original):
+            raise ValueError(
+                f"The span {start}-{end} is empty or not within the text, which has {len(normal.original)}."
+            )
+        surface = normal.original[start:end]
+        known, quality = shorts.get(surface) or self._named(surface)
+        if normal.origin is None:
+            return Mention(start, end, (start, end), known, quality)
+        first, last = np.searchsorted(normal.origin, (start, end)).tolist()
+        return Mention(start, end, (first, last), known, quality)
+
     def candidates(self, mention: str) -> list[Candidate]:
         """Entities that ``mention``, taken as a whole and without context, may denote; best first."""
         known, _ = self._named(mention)
@@ -149,8 +175,8 @@ class Linker:
 
     def _resolve(self, mention: Mention, normal: NormalText) -> Link:
         ranked = self._in_context(mention, normal.text) if len(mention.candidates) > 1 else mention.candidates
-        confidence = ranked[0].score * mention.quality
-        sure = confidence >= self.threshold
+        confidence = ranked[0].score * mention.quality if ranked else 0.0
+        sure = bool(ranked) and confidence >= self.threshold
         return Link(
             start=mention.start,
             end=mention.end,
