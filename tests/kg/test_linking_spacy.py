@@ -43,6 +43,11 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     return ambiguous(tmp_path_factory.mktemp("kg") / "v1")
 
 
+@pytest.fixture(scope="module")
+def nlp(snapshot: Snapshot) -> Language:
+    return pipeline(snapshot)
+
+
 def pipeline(snapshot: Snapshot, *, patterns: Any = (), **config: Any) -> Language:
     nlp = spacy.blank("en")
     if patterns:
@@ -163,8 +168,7 @@ texts = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(text=texts)
-def test_spans_of_any_text_cover_their_mentions_and_share_no_token(snapshot: Snapshot, text: str) -> None:
-    nlp = pipeline(snapshot)
+def test_spans_of_any_text_cover_their_mentions_and_share_no_token(nlp: Language, text: str) -> None:
     linker = nlp.get_pipe("kg_linker")
     assert isinstance(linker, KGLinker)
     doc, links = nlp(text), [link.as_json() for link in linker.linker.link(text)]
