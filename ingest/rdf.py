@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ingest.compression import PACKED
-from ingest.parallel import WorkerDied, map_chunks
 from ingest.parser import (
     FORMATS,
     LINES,
@@ -33,6 +32,7 @@ from ingest.parser import (
 from ingest.report import Report
 from ingest.segments import SCHEMA, STORED, Chunk, Parsed
 from kg.errors import InputError
+from kg.parallel import WorkerDied, map_chunks
 
 PART, MAX_PARTS = 32 << 20, 2048
 """Bytes of input for each part of a release; beyond 64 GiB the parts grow."""

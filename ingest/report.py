@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from ingest.parallel import Engine
+from kg.parallel import Engine
 
 MAX_LISTED, MAX_TEXT = 1000, 200
 

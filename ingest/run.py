@@ -12,13 +12,13 @@ from typing import Any
 from ingest.bulk import bulk_load, bulk_possible
 from ingest.difference import Difference, find_difference, read_sources, rows_where
 from ingest.load import BATCH, READ_NODES, batches, load
-from ingest.parallel import Engine
 from ingest.rdf import keep
 from ingest.release import STUB, Release, write_release
 from ingest.report import Report, cpu_seconds_of
 from ingest.sources import NAMED, OPTIONS, READERS
 from kg.errors import ConfigError, InputError
 from kg.local_server import LocalServer
+from kg.parallel import Engine
 from kg.schema import KINDS, ensure_schema, source_label
 from kg.settings import Settings
 from kg.snapshot import build_snapshot, latest_snapshot
@@ -95,7 +95,7 @@ def load_source(
             graph is empty and the input has BULK_FROM statements or more.
         max_bad: stop when more lines than so many are unreadable.
         quarantine: file for the unreadable lines; default one below KGFUSE_HOME.
-        engine: where RDF is parsed, see ``ingest.parallel``.
+        engine: where RDF is parsed, see ``kg.parallel``.
         how: the other fields of ``Input``, and its options.
 
     Raises:

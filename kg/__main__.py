@@ -6,10 +6,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from kg import cli
+
+if TYPE_CHECKING:
+    from kg.linking import Linker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,42 +149,72 @@ class Link:
     text: tyro.conf.Positional[str | None] = None
     """For example: "The European Central Bank raised rates." """
     file: Path | None = None
-    """JSON lines {"id", "text"}; gives JSON lines {"id", "links"}."""
+    """JSON lines {"id", "text"}, packed if it ends in .gz; gives JSON lines {"id", "links"}."""
     out: Path | None = None
     """Where the lines of --file go; default standard output. A run that was interrupted goes on."""
     snapshot: Path | None = None
     """Folder written by `snapshot`; default the latest below KGFUSE_HOME/snapshots."""
-    threshold: float = 0.3
-    """Confidence below which a mention has no entity (NIL)."""
+    ranker: Path | None = None
+    """Folder written by `python -m models.rerank`; without one the dictionary alone decides."""
+    threshold: float | None = None
+    """Confidence below which a mention has no entity (NIL); default the ranker's, or 0.3."""
+    offset_unit: Literal["code-point", "utf-16", "utf-8"] = "code-point"
+    """What start and end count: Unicode code points, UTF-16 units (JavaScript, Java) or UTF-8 bytes."""
+    workers: int | None = None
+    """Processes that link --file; default 1, or one for each core of a Ray cluster. The output is the same."""
+    engine: Literal["local", "ray"] = "local"
+    """Where --file is linked: on this machine, or with Ray Data. The output is the same."""
+    html: Path | None = None
+    """Write the text with its links as a page (displaCy) to this file."""
+    entity_url: str | None = None
+    """Where the links of --html lead, for example: https://www.wikidata.org/wiki/{name}; {id} is wd:Q42, {name} Q42."""
     json: bool = False
     """Print JSON."""
 
     def run(self) -> None:
         from kg.errors import ConfigError
         from kg.linking import Linker
-        from kg.linking.files import link_file, linked_line, read_texts
         from kg.settings import Settings
         from kg.snapshot import find_snapshot
 
         if (self.text is None) == (self.file is None):
             raise ConfigError("Give either a text or --file IN.jsonl.")
-        linker = Linker.load(find_snapshot(self.snapshot, Settings.from_env()), threshold=self.threshold)
-        if self.file is not None and self.out is not None:
-            print(f"{link_file(linker, self.file, self.out)} texts linked, see {self.out}")
-        elif self.file is not None:
-            for _, _, text_id, text in read_texts(self.file):
-                sys.stdout.write(linked_line(linker, text_id, text))
+        if self.file is not None and (self.html or self.json):
+            raise ConfigError("--html and --json are for a text; what --file gives is JSON lines.")
+        if self.text is not None and (self.out or self.workers or self.engine != "local"):
+            raise ConfigError("--out, --workers and --engine are for --file IN.jsonl, not for a text.")
+        folder = find_snapshot(self.snapshot, Settings.from_env())
+        linker = Linker.load(folder, ranker=self.ranker, threshold=self.threshold)
+        if self.file is not None:
+            self._link_file(linker, self.file)
         elif self.text is not None:
-            links = linker.link(self.text)
-            if self.json:
-                print(json.dumps([link.as_json() for link in links]))
-                return
-            print(
-                "\n".join(
-                    f"{k.start}-{k.end}\t{k.text!r}\t{k.id or 'NIL'}\t{k.name or ''}\t{k.confidence:.2f}" for k in links
-                )
-                or "no mentions"
-            )
+            self._link_text(linker, self.text)
+
+    def _link_file(self, linker: "Linker", source: Path) -> None:
+        from kg.linking.corpus import link_corpus, read_lines
+        from kg.linking.files import link_file
+
+        how: Any = {"offset_unit": self.offset_unit, "engine": self.engine, "workers": self.workers}
+        if self.out is not None:
+            print(f"{link_file(linker, source, self.out, **how)} texts linked, see {self.out}")
+            return
+        for chunk in link_corpus(linker, source, read_lines(source), **how):
+            sys.stdout.write(chunk.lines.decode("ascii"))
+
+    def _link_text(self, linker: "Linker", text: str) -> None:
+        from kg.linking import to_html
+        from kg.linking.offsets import links_as_json
+
+        links = links_as_json(text, linked := linker.link(text), self.offset_unit)
+        if self.html is not None:
+            self.html.write_text(to_html(text, linked, entity_url=self.entity_url), encoding="ascii")
+            print(f"{len(links)} links, see {self.html}")
+        elif self.json:
+            print(json.dumps(links))
+        else:
+            shown = "{start}-{end}\t{text!r}\t{id}\t{name}\t{confidence:.2f}"
+            rows = [shown.format_map({**link, "id": link["id"] or "NIL", "name": link["name"] or ""}) for link in links]
+            print("\n".join(rows) or "no mentions")
 
 
 @dataclass(frozen=True, kw_only=True)

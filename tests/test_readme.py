@@ -15,6 +15,7 @@ RUN_ELSEWHERE = {
     "make demo": "by hand in a fresh clone before each release",
     "make test": "this run",
     "python -m kg stop": "tests/kg/test_local_server.py; here it would stop the server of all tests",
+    "python -m kg link --file": "tests/kg/test_linking_files.py",
     "python -m models.train_kgbert": "tests/models/test_stages.py",
     "python -m models.serve": "tests/models/test_serve.py",
     "python -m models.explain": "tests/models/test_serve.py",

@@ -1,105 +1,134 @@
 """Links for a file of texts: JSON lines in, JSON lines out, continued where it was interrupted."""
 
+import fcntl
+import gzip
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kg.errors import InputError
+from kg.linking.corpus import link_corpus, parse_line, read_lines
 from kg.linking.linker import Linker
+from kg.linking.offsets import OffsetUnit
+from kg.parallel import Engine
 
 
-def link_file(linker: Linker, source: Path, target: Path) -> int:
+def link_file(
+    linker: Linker,
+    source: Path,
+    target: Path,
+    *,
+    offset_unit: OffsetUnit = "code-point",
+    engine: Engine = "local",
+    workers: int | None = None,
+) -> int:
     """Write ``{"id", "links"}`` to ``target`` for each ``{"id", "text"}`` line of ``source``; the number of texts.
 
-    The lines grow in ``<target>.<snapshot>.part``, which takes the name of ``target`` when the last one is there; a run
-    that finds such a part, of the same snapshot and options, goes on after its last whole line.
+    Either is packed if its name ends in ``.gz``. The lines grow in ``<target>.<options>.part``, which becomes
+    ``target`` when the last one is there; a run that finds such a part, of the same snapshot and options, goes on after
+    its last whole line, whatever its engine and workers.
+
+    Args:
+        offset_unit, engine, workers: see ``kg.linking.corpus.link_corpus``.
 
     Raises:
-        InputError: a line is not such JSON, or the part was made from other texts.
+        InputError: a line is not such JSON, the part was made from other texts, or another run writes it.
     """
     if not source.exists():
         raise InputError(source, "there is no such file")
     target.parent.mkdir(parents=True, exist_ok=True)
-    key = f"{linker.snapshot.hash[:12]}-{linker.threshold:g}-{linker.max_candidates}"
+    ranker = f"{linker.ranker.hash[:12]}{'' if linker.graph else '-no-graph'}-" if linker.ranker else ""
+    key = f"{linker.snapshot.hash[:12]}-{ranker}{linker.threshold!r}-{linker.max_candidates}-{offset_unit}"
     part = target.with_name(f"{target.name}.{key}.part")
-    done = _finished_ids(part)
-    with (
-        part.open("a", encoding="utf-8") as out,
-        Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress,
-    ):
-        task = progress.add_task(f"Linking {source.name}", total=source.stat().st_size if source.is_file() else None)
-        count = 0
-        for number, size, text_id, text in read_texts(source):
-            if count < len(done):
-                if done[count] != text_id:
-                    raise InputError(
-                        source,
-                        f"id {text_id!r}, but {part} goes on from {done[count]!r}; delete that part",
-                        line=number,
-                    )
-            else:
-                out.write(linked_line(linker, text_id, text))
-            count += 1
-            progress.advance(task, size)
-        if count < len(done):
-            raise InputError(source, f"{count} texts, but {part} has {len(done)} already; delete that part")
+    with part.open("a+b") as out, _progress() as progress:
+        try:
+            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(part, "another run is writing it; wait for that one") from error
+        done = _finished_ids(out)
+        lines = read_lines(source)
+        first = _pass_over(lines, done, source, part)
+        total = source.stat().st_size if source.is_file() else None
+        task = progress.add_task(f"Linking {source.name}", total=total, texts=len(done), speed=0)
+        count, began = len(done), progress.get_time()
+        for chunk in link_corpus(
+            linker, source, lines, first=first, offset_unit=offset_unit, engine=engine, workers=workers
+        ):
+            out.write(chunk.lines)
+            count += chunk.num_texts
+            speed = (count - len(done)) / max(progress.get_time() - began, 1e-9)
+            progress.update(task, completed=chunk.position, texts=count, speed=speed)
         out.flush()
         os.fsync(out.fileno())
-    part.rename(target)
-    for stale in target.parent.glob(f"{escape(target.name)}.*.part"):  # of another snapshot
-        stale.unlink()
+        _publish(part, target)
     return count
 
 
-def linked_line(linker: Linker, text_id: str | int, text: str) -> str:
-    """One line of output. Escaped to ASCII, because half a surrogate pair has no UTF-8 form."""
-    return json.dumps({"id": text_id, "links": [link.as_json() for link in linker.link(text)]}) + "\n"
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[texts]:,} texts, {task.fields[speed]:,.0f} texts/s"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
 
 
-def read_texts(source: Path) -> Iterator[tuple[int, int, str | int, str]]:
-    """Line number, size in bytes, id and text of each line that is not blank.
-
-    Raises:
-        InputError: naming file and line.
-    """
-    try:
-        stream = source.open("rb")
-    except OSError as error:
-        raise InputError(source, f"cannot be read: {error.strerror}") from error
-    with stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(source, f"not JSON ({error})", line=number) from error
-            if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not _is_id(row.get("id")):
-                raise InputError(source, 'expected an object like {"id": "1", "text": "…"}', line=number)
-            yield number, len(line), row["id"], row["text"]
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool)
-
-
-def _finished_ids(part: Path) -> list[str | int]:
+def _finished_ids(part: IO[bytes]) -> list[str | int]:
     """Ids of the whole lines of a part; what is left of a line that was being written is cut off."""
-    if not part.exists():
-        return []
-    with part.open("r+b") as stream:
-        ids, whole = [], 0
-        for line in stream:
-            if not line.endswith(b"\n"):
-                break
-            ids.append(json.loads(line)["id"])
-            whole += len(line)
-        stream.truncate(whole)
+    ids, whole = [], 0
+    part.seek(0)
+    for line in part:
+        if not line.endswith(b"\n"):
+            break
+        ids.append(json.loads(line)["id"])
+        whole += len(line)
+    part.truncate(whole)
     return ids
+
+
+def _pass_over(lines: Iterator[tuple[int, bytes]], done: list[str | int], source: Path, part: Path) -> int:
+    """Read ``lines`` beyond the texts that are done, which must be those; the number of the line that is next."""
+    count = number = 0
+    while count < len(done):
+        _, line = next(lines, (0, b""))
+        number += 1
+        if not line:
+            raise InputError(source, f"{count} texts, but {part} has {len(done)} already; delete that part")
+        if not line.strip():
+            continue
+        try:
+            text_id: Any = parse_line(line)[0]
+        except ValueError as error:
+            raise InputError(source, str(error), line=number) from error
+        if text_id != done[count]:
+            raise InputError(
+                source, f"id {text_id!r}, but {part} goes on from {done[count]!r}; delete that part", line=number
+            )
+        count += 1
+    return number + 1
+
+
+def _publish(part: Path, target: Path) -> None:
+    """Give a whole part its name, packed if that says so, and remove the others."""
+    if target.suffix == ".gz":
+        packed = target.with_name(f"{target.name}.packing.part")
+        with part.open("rb") as plain, packed.open("wb") as raw:
+            with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0) as out:
+                shutil.copyfileobj(plain, out)
+            raw.flush()
+            os.fsync(raw.fileno())
+        part = packed
+    part.rename(target)
+    for stale in target.parent.glob(f"{escape(target.name)}.*.part"):  # of another snapshot, or what was packed
+        stale.unlink()

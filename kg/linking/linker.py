@@ -50,7 +50,7 @@ class Linker:
         if max_candidates < 1:
             raise ConfigError(f"max_candidates is {max_candidates}; expected at least 1.")
         self.snapshot, self.threshold, self.max_candidates = snapshot, threshold, max_candidates
-        self._ranker, self._graph = ranker, graph
+        self.ranker, self.graph = ranker, graph
         self._reader = Reader(dictionary, ranker.names if ranker else None)
         self._context = ContextIndex(dictionary)
 
@@ -88,13 +88,13 @@ class Linker:
     def link(self, text: str) -> list[Link]:
         """Mentions of ``text`` in order, without overlaps; ``id`` is None where no candidate is sure enough."""
         tokens = tokens_of(text)
-        if self._ranker is None:
+        if self.ranker is None:
             return [self._resolved(mention, tokens) for mention in self._reader.longest(tokens)]
         mentions = self._reader.proposed(tokens)
-        likely = self._likelihoods(self._ranker, tokens, mentions)
+        likely = self._likelihoods(self.ranker, tokens, mentions)
         chosen = best_spans(mentions, [worth(share) for share in likely])
         return self._ranked(
-            self._ranker, tokens, [mentions[i] for i in chosen], [likely[i] for i in chosen], curve="link"
+            self.ranker, tokens, [mentions[i] for i in chosen], [likely[i] for i in chosen], curve="link"
         )
 
     def link_batch(self, texts: Iterable[str]) -> list[list[Link]]:
@@ -105,11 +105,14 @@ class Linker:
         """A link for each span (code points), in order; a tagger may have found them, and they may overlap.
 
         Names that are only spelt alike are candidates, too.
+
+        Raises:
+            ValueError: a span is empty or not within the text.
         """
         tokens = tokens_of(text)
         mentions = self._reader.given(tokens, spans)
-        if self._ranker is not None:
-            return self._ranked(self._ranker, tokens, mentions, [1.0] * len(mentions), curve="entity")
+        if self.ranker is not None:
+            return self._ranked(self.ranker, tokens, mentions, [1.0] * len(mentions), curve="entity")
         return [self._resolved(mention, tokens) for mention in mentions]
 
     def candidates(self, mention: str) -> list[Candidate]:
@@ -147,8 +150,8 @@ class Linker:
         self, ranker: Ranker, tokens: Tokens, mentions: Sequence[Mention], likely: Sequence[float], *, curve: str
     ) -> list[Link]:
         local = by_mention([mention.candidates.features for mention in mentions], ranker.networks["local"])
-        sets, features = described(tokens, mentions, local, self._reader.finder, self._context, graph=self._graph)
-        scores = by_mention(features, ranker.networks["graph" if self._graph else "document"])
+        sets, features = described(tokens, mentions, local, self._reader.finder, self._context, graph=self.graph)
+        scores = by_mention(features, ranker.networks["graph" if self.graph else "document"])
         links = []
         for mention, found, its_scores, share in zip(mentions, sets, scores, likely, strict=True):
             shares = np.exp(its_scores)

@@ -58,6 +58,7 @@ class Ranker:
     """What was trained, for one dictionary."""
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], dictionary: Dictionary) -> None:
+        self.folder = folder
         self.hash = file_sha256(folder / "manifest.json")
         self.threshold = float(manifest["threshold"])
         self.names = LearnedNames(folder, dictionary)

@@ -59,7 +59,8 @@ class Reader:
             else:
                 surface = tokens.normal.original[start:end]
                 folded = normalise(surface).text
-            candidates = self.finder.similar(key, surface, folded)
+            named = self.finder.named(key, surface, folded) if self.learned is None else None
+            candidates = named or self.finder.similar(key, surface, folded)
             mentions.append(Mention(first, max(last, first + 1), start, end, key, way, candidates))
         return mentions
 
@@ -72,7 +73,8 @@ class Reader:
         found = []
         for start, end in spans:
             if not 0 <= start < end <= len(tokens.normal.original):
-                raise ValueError(f"span ({start}, {end}) of a text of {len(tokens.normal.original)} code points")
+                length = len(tokens.normal.original)
+                raise ValueError(f"span ({start}, {end}) is not within the text, which has {length} code points")
             surface = tokens.normal.original[start:end]
             long = long_forms.get(surface)
             found.append((name_key(surface), Way.NAME) if long is None else (long, Way.SHORT))

@@ -171,6 +171,38 @@ def test_a_mention_that_no_name_equals_has_candidates_that_are_spelt_alike(linke
     assert linker.candidates("acute lymfoblastic leukemias")[0].id == "ex:all"
 
 
+def test_spans_that_are_given_are_linked_one_by_one(linker: Linker) -> None:
+    text = "Xé, Cafe\u0301 Crème Group (CCG), a bank, \r\n 👩‍🚀 Ventures; Acme Bank of England"
+    links = linker.link(text)
+    assert len(links) == 5
+    assert linker.link_spans(text, [(link.start, link.end) for link in links]) == links
+    within = text.index("Acme Bank")
+    assert found(linker.link_spans(text, [(within, within + 9), (0, 2), (within, within + 4)])) == [
+        ("Acme Bank", "ex:acme"),
+        ("Xé", None),
+        ("Acme", "ex:acme"),
+    ]
+    assert linker.link_spans(text, []) == []
+
+
+def test_given_spans_know_the_context_and_the_abbreviations_of_the_text(tmp_path: Path) -> None:
+    linker = linker_of(
+        tmp_path / "v1",
+        {"ex:money": ["bank"], "ex:shore": ["bank"], "ex:bc": ["breast cancer"], "ex:canada": ["BC"]},
+        definitions={"ex:shore": "sloping land beside a river", "ex:money": "lends money"},
+    )
+    text = "Breast cancer (BC) at the bank of the river"
+    (short, bank) = linker.link_spans(text, [(15, 17), (26, 30)])
+    assert (short.id, bank.id) == ("ex:bc", "ex:shore")
+    assert linker.link_spans("The bank lends money", [(4, 8)])[0].id == "ex:money"
+
+
+@pytest.mark.parametrize("span", [(0, 0), (2, 1), (-1, 2), (3, 5)])
+def test_a_span_that_is_not_in_the_text_is_refused(linker: Linker, span: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="not within the text, which has 4"):
+        linker.link_spans("Acme", [span])
+
+
 @pytest.mark.parametrize("options", [{"threshold": 1.5}, {"max_candidates": 0}])
 def test_impossible_options_are_refused(linker: Linker, options: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="expected"):

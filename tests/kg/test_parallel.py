@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from ingest import rdf
-from ingest.parallel import WorkerDied, map_chunks
 from ingest.report import Report
 from kg.errors import ConfigError, InputError
+from kg.parallel import WorkerDied, map_chunks
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -101,8 +101,8 @@ def test_workers_end_when_nobody_wants_more_results() -> None:
 SCRIPT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from ingest.parallel import map_chunks
-from tests.ingest.test_parallel import waits
+from kg.parallel import map_chunks
+from tests.kg.test_parallel import waits
 list(map_chunks(waits, sys.argv[1:], workers=2))
 """
 
@@ -200,8 +200,8 @@ def test_ray_is_started_where_there_is_none_on_this_machine_alone(monkeypatch: p
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
     script = (
         "import os, psutil\n"
-        "from ingest.parallel import map_chunks\n"
-        "from tests.ingest.test_parallel import doubled_slowly\n"
+        "from kg.parallel import map_chunks\n"
+        "from tests.kg.test_parallel import doubled_slowly\n"
         "results = map_chunks(doubled_slowly, range(4), engine='ray')\n"
         "assert next(results)[0] == 0\n"
         "assert os.environ['RAY_AUTH_MODE'] == 'token'\n"

@@ -1,6 +1,6 @@
 """Work on many items at once, in processes of this machine or as tasks of a Ray cluster; results come in order.
 
-``python -m ingest.parallel FD BYTES`` is such a process: it is told what to do through the socket FD, and may use BYTES
+``python -m kg.parallel FD BYTES`` is such a process: it is told what to do through the socket FD, and may use BYTES
 of memory (0: no limit). It is no child of ``multiprocessing``, which would run the main script of the user again.
 """
 
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
@@ -89,7 +90,7 @@ class _Worker:
         stderr = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the process
         path = os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path)
         process = subprocess.Popen(
-            [sys.executable, "-m", "ingest.parallel", str(theirs.fileno()), str(memory)],
+            [sys.executable, "-m", "kg.parallel", str(theirs.fileno()), str(memory)],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -162,10 +163,12 @@ def _map_local(fn: Callable[[Item], Result], items: Iterable[Item], num_workers:
             worker.end()
 
 
-def _map_ray(fn: Callable[[Item], Result], items: Iterable[Item], workers: int | None) -> Iterator[Result]:
-    """As tasks of the cluster that ``RAY_ADDRESS`` names, else of one on this machine alone.
+@contextmanager
+def ray_cluster() -> Iterator[Any]:
+    """The package ``ray``, connected to the cluster that ``RAY_ADDRESS`` names, else to one on this machine alone.
 
-    A task whose node is lost is given to another one by Ray.
+    Raises:
+        ConfigError: ``ray`` is not installed.
     """
     alone = not os.environ.get("RAY_ADDRESS")
     if "ray" not in sys.modules:  # it looks at its environment when it is imported
@@ -180,8 +183,18 @@ def _map_ray(fn: Callable[[Item], Result], items: Iterable[Item], workers: int |
         ) from error
     started = not ray.is_initialized()
     if started:
-        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False if alone else None)
+        where: dict[str, Any] = {"address": "local", "include_dashboard": False} if alone else {}
+        ray.init(log_to_driver=False, logging_level="ERROR", **where)
     try:
+        yield ray
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _map_ray(fn: Callable[[Item], Result], items: Iterable[Item], workers: int | None) -> Iterator[Result]:
+    """As tasks of the cluster. A task whose node is lost is given to another one by Ray."""
+    with ray_cluster() as ray:
         task = ray.remote(fn)
         limit = workers or AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
         pending: deque[tuple[Item, Any]] = deque()
@@ -191,9 +204,6 @@ def _map_ray(fn: Callable[[Item], Result], items: Iterable[Item], workers: int |
             pending.append((item, task.remote(item)))
         while pending:
             yield _ray_result(ray, *pending.popleft())
-    finally:
-        if started:
-            ray.shutdown()
 
 
 def _ray_result(ray: Any, item: Any, reference: Any) -> Any:
