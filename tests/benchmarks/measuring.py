@@ -125,14 +125,14 @@ def apart(function: Callable[..., Any], *args: Any) -> Any:
         return pool.submit(function, *args).result()
 
 
-def machine(server: LocalServer) -> dict[str, Any]:
-    """What figures depend on."""
+def machine(server: LocalServer | None = None, names: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """What figures depend on: the machine, the versions of what is called ``names``, and the Neo4j if there is one."""
 
     def git(*args: str) -> str:
         return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
     packages = {}
-    for name in PACKAGES:
+    for name in names:
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
@@ -145,11 +145,13 @@ def machine(server: LocalServer) -> dict[str, Any]:
         "memory_mb": psutil.virtual_memory().total >> 20,
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "neo4j": server.status()["version"],
-        "heap_mb": server.heap_mb,
-        "page_cache_mb": PAGE_CACHE_MB,
+        **(_neo4j(server) if server else {}),
         "packages": packages,
     }
+
+
+def _neo4j(server: LocalServer) -> dict[str, Any]:
+    return {"neo4j": server.status()["version"], "heap_mb": server.heap_mb, "page_cache_mb": PAGE_CACHE_MB}
 
 
 def show(rows: Sequence[Row]) -> None:
