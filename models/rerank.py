@@ -295,8 +295,11 @@ def _crosswise(folds: Sequence[Sequence[Sequence[Example]]], seed: int, name: st
 
 
 def fit_network(examples: Sequence[Example], seed: int) -> Network:
-    """The network that gives the right candidates the largest share of the softmax over a mention's candidates."""
-    useful = [example for example in examples if example.right.any() and not example.right.all()]
+    """The network that gives the right candidates the largest share of the softmax over a mention's candidates and NIL.
+
+    NIL, whose score is that of the mean features, is right where no candidate is.
+    """
+    useful = [example for example in examples if len(example.right)]
     width = examples[0].features.shape[1] if examples else len(FEATURES)
     rows = np.concatenate([example.features for example in useful]) if useful else np.zeros((1, width), np.float32)
     mean, scale = rows.mean(axis=0), 1 / np.maximum(rows.std(axis=0), 1e-3)
@@ -319,9 +322,11 @@ def fit_network(examples: Sequence[Example], seed: int) -> Network:
             places = torch.from_numpy(firsts[batch][:, None] + np.arange(width_of))
             real = torch.from_numpy(np.arange(width_of) < sizes[batch][:, None])
             places = places.where(real, torch.tensor(0))
-            scores = net(inputs[places]).squeeze(-1).masked_fill(~real, -torch.inf)
-            wanted = scores.masked_fill(~(right[places] & real), -torch.inf)
-            loss = (scores.logsumexp(1) - wanted.logsumexp(1)).mean()
+            nil = last(first.bias.relu()).expand(len(batch), 1)
+            scores = torch.cat([net(inputs[places]).squeeze(-1).masked_fill(~real, -torch.inf), nil], 1)
+            is_right = right[places] & real
+            is_right = torch.cat([is_right, ~is_right.any(1, keepdim=True)], 1)
+            loss = (scores.logsumexp(1) - scores.masked_fill(~is_right, -torch.inf).logsumexp(1)).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

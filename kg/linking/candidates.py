@@ -44,6 +44,7 @@ FEATURES = (
     "learned_share",
     "learned_entity",
     "learned_alike",
+    "learned_vocabulary",
     "exact_candidates",
 )
 """What is known of a candidate without the text around the mention."""
@@ -59,6 +60,9 @@ class Learned(Protocol):
 
     entity_counts: NDArray[np.float32]
     """How often each entity was denoted ``[num_entities]``."""
+
+    def vocabulary_share(self, entity_id: str) -> float:
+        """Log of the share of links to ids of this shape."""
 
     def key(self, number: int) -> str:
         """A key by its number in ``fuzzy``."""
@@ -147,17 +151,11 @@ class CandidateFinder:
 
     def is_written(self, key: str, surface: str, folded: str) -> bool:
         """Whether a name of the dictionary is written just so, letter case apart."""
-        number = self.dictionary.find(key)
-        return number is not None and any(
-            entry.fit >= SAME_LETTERS for entry in self.dictionary.entries(number, surface, folded)
-        )
+        return any(entry.fit >= SAME_LETTERS for entry in self.dictionary.entries(key, surface, folded))
 
     def _exact(self, key: str, surface: str, folded: str) -> dict[int, tuple[float, float, bool]]:
-        number = self.dictionary.find(key)
-        if number is None:
-            return {}
         best: dict[int, tuple[float, float, bool]] = {}
-        for entity, prior, fit, preferred in self.dictionary.entries(number, surface, folded):
+        for entity, prior, fit, preferred in self.dictionary.entries(key, surface, folded):
             _, known, its_preferred = best.get(entity, (0.0, 0.0, False))
             if fit > known:
                 best[entity] = prior, fit, preferred or its_preferred
@@ -216,11 +214,9 @@ class CandidateFinder:
 
     def _add(self, found: dict[int, _Name], form: str, share: float) -> None:
         """Add the entities with a name of this key, which differs from the mention's."""
-        number = self.dictionary.find(form)
-        if number is not None:
-            for entity, prior, flags in self.dictionary.entities_of(number):
-                preferred = bool(flags & Flag.PREFERRED)
-                _offer(found, entity, _Name(prior, 0.0, preferred, EXCHANGED, 1, form, substituted=share))
+        for entity, prior, flags in self.dictionary.bearers(form):
+            preferred = bool(flags & Flag.PREFERRED)
+            _offer(found, entity, _Name(prior, 0.0, preferred, EXCHANGED, 1, form, substituted=share))
         if self._learned:
             for entity in self._learned.links(form):
                 _offer(found, entity, _Name(0.0, 0.0, False, EXCHANGED, 1, form, substituted=share, learned=True))
@@ -228,10 +224,8 @@ class CandidateFinder:
     def _add_similar(self, found: dict[int, _Name], form: str, share: float) -> None:
         """Add the entities with names that are spelt like a form of the mention's key."""
         dictionary, exchanged = self.dictionary, share if share < 1 else 0.0
-        numbers, cosines = dictionary.fuzzy.search(form, MAX_SIMILAR, MIN_COSINE)
-        for rank, (number, cosine) in enumerate(zip(numbers.tolist(), cosines.tolist(), strict=True), 2):
-            key = dictionary.key(number)
-            for entity, prior, flags in dictionary.entities_of(number):
+        for rank, (key, cosine) in enumerate(dictionary.similar(form, MAX_SIMILAR, MIN_COSINE), 2):
+            for entity, prior, flags in dictionary.bearers(key):
                 preferred, turned = bool(flags & Flag.PREFERRED), bool(flags & Flag.TURNED)
                 _offer(found, entity, _Name(prior, 0.0, preferred, cosine, rank, key, turned, exchanged))
             if len(found) >= 2 * MAX_CONSIDERED:
@@ -287,6 +281,7 @@ class CandidateFinder:
                     count / (total + 0.5),
                     math.log1p(learned.entity_counts[entity]) if learned else 0.0,
                     math.log1p(learned.links(name.key).get(entity, 0)) if learned and name.learned else 0.0,
+                    learned.vocabulary_share(self.dictionary.entity_id(entity)) if learned else 0.0,
                     math.log1p(num_exact),
                 )
             )

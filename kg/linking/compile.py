@@ -14,12 +14,14 @@ import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import marisa_trie
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -38,28 +40,24 @@ MAX_SUBSTITUTES = 4
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Aliases:
+    """Names of entities by key; one may have several keys."""
+
+    keys: list[str]
+    columns: dict[str, NDArray[Any]]
+    """``ARRAYS`` but the offsets, in the order of ``keys``; entity -1 stands for a key that has no name any more."""
+
+
 def compile_dictionary(snapshot: Snapshot, folder: Path) -> None:
     """Write the files into the existing, empty ``folder``."""
-    keys, columns = _aliases(snapshot)
-    trie = marisa_trie.Trie(keys)
-    trie.save(str(folder / "names.marisa"))
-    numbers = np.fromiter((trie[key] for key in keys), np.int64, len(keys))
-    order = np.lexsort((columns["entity"], numbers))
-    offsets = np.searchsorted(numbers[order], np.arange(len(trie) + 1)).astype(np.uint32)
-    save(folder, {"offsets": offsets, **{name: column[order] for name, column in columns.items()}})
-    named = [""] * len(trie)
-    for key, number in zip(keys, numbers.tolist(), strict=True):
-        named[number] = key
-    build_fuzzy(named, folder)
-    found = substitutes(keys, columns["entity"].tolist())
+    aliases = aliases_of(snapshot)
+    write_names(aliases, folder)
+    found = substitutes(aliases.keys, aliases.columns["entity"].tolist())
     (folder / "substitutes.json").write_text(json.dumps(found, sort_keys=True), encoding="utf-8")
-    with pa.OSFile(str(folder / "entities.arrow"), "wb") as sink:
-        table = snapshot.entities.select(["id", "name", "definition"]).combine_chunks()
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-    named_entities = np.bincount(columns["entity"], minlength=snapshot.num_entities) > 0
-    save(folder, {"named": named_entities, **surroundings(snapshot.triples, snapshot.num_entities)})
-    frequency = _word_frequency(snapshot)
+    write_entities(snapshot, folder)
+    write_surroundings(snapshot, folder)
+    frequency = word_frequency(shown(texts_of(snapshot.entities), "Words"))
     words = marisa_trie.Trie(frequency)
     words.save(str(folder / "words.marisa"))
     counts = np.zeros(len(words), np.int32)
@@ -68,19 +66,45 @@ def compile_dictionary(snapshot: Snapshot, folder: Path) -> None:
     save(folder, {"frequency": counts})
 
 
+def write_names(aliases: Aliases, folder: Path, *, idf: NDArray[np.float32] | None = None) -> None:
+    """Write the names of a dictionary, or of a change to one, whose n-grams then weigh what they do in the whole."""
+    trie = marisa_trie.Trie(aliases.keys)
+    trie.save(str(folder / "names.marisa"))
+    numbers = np.fromiter((trie[key] for key in aliases.keys), np.int64, len(aliases.keys))
+    real = aliases.columns["entity"] >= 0
+    order = np.lexsort((aliases.columns["entity"], numbers))
+    order = order[real[order]]
+    offsets = np.searchsorted(numbers[order], np.arange(len(trie) + 1)).astype(np.uint32)
+    save(folder, {"offsets": offsets, **{name: column[order] for name, column in aliases.columns.items()}})
+    named = [""] * len(trie)
+    for key, number in zip(aliases.keys, numbers.tolist(), strict=True):
+        if offsets[number] < offsets[number + 1]:
+            named[number] = key
+    build_fuzzy(named, folder, idf=idf)
+
+
+def write_entities(snapshot: Snapshot, folder: Path) -> None:
+    with pa.OSFile(str(folder / "entities.arrow"), "wb") as sink:
+        table = snapshot.entities.select(["id", "name", "definition"]).combine_chunks()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+
+
+def write_surroundings(snapshot: Snapshot, folder: Path) -> None:
+    aliased = np.bincount(snapshot.aliases["entity"].to_numpy(), minlength=snapshot.num_entities) > 0
+    save(folder, {"aliased": aliased, **surroundings(snapshot.triples, snapshot.num_entities)})
+
+
 def save(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
 
-def _aliases(snapshot: Snapshot) -> tuple[list[str], dict[str, NDArray[Any]]]:
-    """Keys under which the aliases of a snapshot are found, and what is known of each."""
-    table = snapshot.aliases
+def aliases_of(snapshot: Snapshot, rows: NDArray[np.int64] | None = None) -> Aliases:
+    """The names of a snapshot that can be looked for in text, or those in some rows of its aliases."""
+    table = snapshot.aliases if rows is None else snapshot.aliases.take(rows)
     keys: list[str] = []
-    rows: list[int] = []
-    flags: list[int] = []
-    written: list[int] = []
-    folded: list[int] = []
+    found: list[tuple[int, int, int, int]] = []
     kinds = table["kind"].to_pylist()
     for row, alias in enumerate(shown(table["alias"].to_pylist(), "Names")):
         tokens = tokens_of(alias)
@@ -90,22 +114,19 @@ def _aliases(snapshot: Snapshot) -> tuple[list[str], dict[str, NDArray[Any]]]:
         if kinds[row] == "pref":
             flag |= Flag.PREFERRED
         hashes = spelling(alias.strip()), spelling(tokens.normal.text.strip())
-        ways = [(tokens.text, flag), *((key, flag | Flag.TURNED) for key in turned(tokens.text))]
-        for key, its_flag in ways:
+        for key, its_flag in (tokens.text, flag), *((key, flag | Flag.TURNED) for key in turned(tokens.text)):
             if len(key) <= MAX_NAME:
                 keys.append(key)
-                rows.append(row)
-                flags.append(its_flag)
-                written.append(hashes[0])
-                folded.append(hashes[1])
-    entity, prior = (table[name].to_numpy()[rows] if rows else np.zeros(0) for name in ("entity", "prior"))
-    return keys, {
-        "entity": entity.astype(np.int32),
-        "prior": prior.astype(np.float16),
-        "flags": np.array(flags, np.uint8),
-        "written": np.array(written, np.uint16),
-        "folded": np.array(folded, np.uint16),
+                found.append((row, its_flag, *hashes))
+    row_of, flags, written, folded = np.array(found, np.int64).reshape(-1, 4).T
+    columns = {
+        "entity": table["entity"].to_numpy()[row_of].astype(np.int32),
+        "prior": table["prior"].to_numpy()[row_of].astype(np.float16),
+        "flags": flags.astype(np.uint8),
+        "written": written.astype(np.uint16),
+        "folded": folded.astype(np.uint16),
     }
+    return Aliases(keys, columns)
 
 
 def substitutes(keys: Sequence[str], entities: Sequence[int]) -> dict[str, list[tuple[str, float]]]:
@@ -142,13 +163,18 @@ def _exchanged(names: Iterable[tuple[str, ...]]) -> set[tuple[str, str]]:
     }
 
 
-def _word_frequency(snapshot: Snapshot) -> Counter[str]:
-    """Words by the number of entities that have them in name or definition; those of a single entity are left out."""
+def texts_of(entities: pa.Table) -> list[tuple[str | None, str | None]]:
+    """What says something of each entity: its name, or else its id, and its definition."""
+    names = pc.coalesce(entities["name"], entities["id"]).to_pylist()
+    return list(zip(names, entities["definition"].to_pylist(), strict=True))
+
+
+def word_frequency(texts: Iterable[tuple[str | None, str | None]]) -> Counter[str]:
+    """Words by the number of entities that have them in name or definition."""
     counts: Counter[str] = Counter()
-    texts = zip(snapshot.names, snapshot.entities["definition"].to_pylist(), strict=True)
-    for name, definition in shown(list(texts), "Words"):
+    for name, definition in texts:
         counts.update(context_words(name) | context_words(definition))
-    return Counter({word: count for word, count in counts.items() if count > 1})
+    return counts
 
 
 def shown(items: Sequence[T], what: str) -> Iterator[T]:

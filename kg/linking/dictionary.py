@@ -1,40 +1,27 @@
 """All names of a snapshot, compiled (``kg.linking.compile``) and memory-mapped.
 
-The files are in ``<snapshot>/dictionary``. Everything is derived: where it is absent, damaged or of another snapshot,
-it is built anew.
+The files are in ``<snapshot>/dictionary``. Where little has changed since an older snapshot beside this one, they are
+that one's and what changed, in ``changes`` (``kg.linking.changes``). Everything is derived: where it is absent, damaged
+or of another snapshot, it is built anew.
 """
 
 import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import marisa_trie
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from kg.linking.changes import Changes, compile_changes, is_complete, older_dictionaries, write_manifest
 from kg.linking.coherence import ranges
-from kg.linking.compile import ARRAYS, compile_dictionary
-from kg.linking.fuzzy import FuzzyIndex
-from kg.linking.names import MAX_NAME, Flag, case_allows, spelling
-from kg.snapshot import Snapshot, file_sha256
+from kg.linking.compile import compile_dictionary
+from kg.linking.namefiles import Entry, NameFiles, open_arrays, open_trie
+from kg.snapshot import Snapshot
 
-FORMAT = 3  # to be raised with every change of these files or of the rules behind them
 log = logging.getLogger(__name__)
-
-
-class Entry(NamedTuple):
-    """One alias of one entity under a key of the dictionary."""
-
-    entity: int
-    prior: float
-    fit: float
-    """How well the mention's spelling fits the alias, beyond having the same key; 1 when it is written the same."""
-    preferred: bool
 
 
 class Dictionary:
@@ -42,15 +29,15 @@ class Dictionary:
 
     def __init__(self, folder: Path, *, keep: object = None) -> None:
         self.folder, self._keep = folder, keep
-        self._names = _open_trie(folder / "names.marisa")
-        self._words = _open_trie(folder / "words.marisa")
-        self._offsets, self._entity, self._prior, self._flags, self._written, self._folded = _arrays(folder, *ARRAYS)
-        self._frequency, self.degree, self._named = _arrays(folder, "frequency", "degree", "named")
-        self._near = _arrays(folder, "near_offsets", "near_entities", "near_weights")
+        changes = Changes(folder / "changes") if (folder / "changes").is_dir() else None
+        self._changes = changes
+        self._names = NameFiles(folder, changes.moved if changes else None)
+        self._words = open_trie(folder / "words.marisa")
+        self._frequency, self.degree, self._aliased = open_arrays(folder, "frequency", "degree", "aliased")
+        self._near = open_arrays(folder, "near_offsets", "near_entities", "near_weights")
         self.substitutes: dict[str, list[tuple[str, float]]] = json.loads(
             (folder / "substitutes.json").read_text(encoding="utf-8")
         )
-        self.fuzzy = FuzzyIndex(folder)
         table = pa.ipc.open_file(pa.memory_map(str(folder / "entities.arrow"))).read_all().combine_chunks()
         self._ids, self._entity_names, self._definitions = (
             table[name].chunk(0) if table.num_rows else pa.array([], pa.string()) for name in table.column_names
@@ -64,7 +51,7 @@ class Dictionary:
         It lives in the snapshot's folder, or in a temporary one where that cannot be written.
         """
         folder = snapshot.path / "dictionary"
-        if _is_complete(folder, snapshot):
+        if is_complete(folder, snapshot.hash):
             return cls(folder)
         try:
             aside = Path(tempfile.mkdtemp(prefix=".dictionary-", dir=snapshot.path))
@@ -77,62 +64,66 @@ class Dictionary:
             _build(snapshot, aside)
             aside.chmod(0o755)
             try:
-                if not _is_complete(folder, snapshot):  # or another process was first, with the same bytes
+                if not is_complete(folder, snapshot.hash):  # or another process was first, with the same bytes
                     shutil.rmtree(folder, ignore_errors=True)
                     aside.rename(folder)
             except OSError:
-                if not _is_complete(folder, snapshot):
+                if not is_complete(folder, snapshot.hash):
                     raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return cls(folder)
 
-    def __len__(self) -> int:
-        return len(self._offsets) - 1
+    def ends(self, text: str, start: int) -> list[int]:
+        """Where the keys that begin at ``start`` end, shortest first, word boundaries not looked at."""
+        ends = self._names.ends(text, start)
+        if self._changes is not None:
+            more = self._changes.names.ends(text, start)
+            ends = sorted({*ends, *more}) if more else ends
+        return ends
 
-    def prefixes(self, text: str, start: int) -> list[tuple[int, int]]:
-        """Keys that begin at ``start``: (end, number of the key), word boundaries not looked at."""
-        found = self._names.iter_prefixes_with_ids(text[start : start + MAX_NAME])
-        return [(start + len(name), key) for name, key in found]
+    def is_name(self, key: str) -> bool:
+        found = self._of(key)
+        return found is not None and found[0].is_borne(found[1])
 
-    def find(self, name: str) -> int | None:
-        """Number of a key."""
-        key: int | None = self._names.get(name)
-        return key
-
-    def key(self, number: int) -> str:
-        return str(self._names.restore_key(number))
-
-    def entries(self, key: int, surface: str, folded: str) -> list[Entry]:
+    def entries(self, key: str, surface: str, folded: str) -> list[Entry]:
         """Aliases under ``key`` that the case rules let a mention stand for.
 
         Args:
             surface: the mention as written.
             folded: its normal form.
         """
-        written, normal = spelling(surface), spelling(folded)
-        shouted = surface.isupper()
-        found = []
-        for i in range(int(self._offsets[key]), int(self._offsets[key + 1])):
-            flags = int(self._flags[i])
-            if case_allows(flags, int(self._written[i]), surface):
-                if self._written[i] == written:
-                    fit = 1.0
-                elif self._folded[i] != normal:
-                    fit = 0.85 if flags & Flag.TURNED else 0.9
-                elif flags & Flag.ALL_CAPS:
-                    fit = 0.8  # "aids" for "AIDS"
-                else:
-                    fit = 0.9 if shouted else 0.95
-                found.append(Entry(int(self._entity[i]), float(self._prior[i]), fit, bool(flags & Flag.PREFERRED)))
-        return found
+        found = self._of(key)
+        return found[0].entries(found[1], surface, folded) if found else []
 
-    def entities_of(self, key: int) -> list[tuple[int, float, int]]:
+    def bearers(self, key: str) -> list[tuple[int, float, int]]:
         """Entity, prior and flags of each alias under ``key``."""
-        rows = slice(int(self._offsets[key]), int(self._offsets[key + 1]))
-        return list(
-            zip(self._entity[rows].tolist(), self._prior[rows].tolist(), self._flags[rows].tolist(), strict=True)
-        )
+        found = self._of(key)
+        return found[0].bearers(found[1]) if found else []
+
+    def similar(self, key: str, limit: int, least: float) -> list[tuple[str, float]]:
+        """Keys that are spelt most like ``key``, best first, and how like each is, at least ``least``."""
+        numbers, scores = self._names.fuzzy.search(key, limit, least)
+        found = [
+            (self._names.key(number), score) for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)
+        ]
+        if self._changes is not None:
+            names = self._changes.names
+            numbers, scores = names.fuzzy.search(key, limit, least)
+            found = [row for row in found if names.find(row[0]) is None]
+            found += [
+                (names.key(number), score) for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)
+            ]
+            found.sort(key=lambda row: (-row[1], row[0]))
+        return found[:limit]
+
+    def _of(self, key: str) -> tuple[NameFiles, int] | None:
+        if self._changes is not None:
+            number = self._changes.names.find(key)
+            if number is not None:
+                return self._changes.names, number
+        number = self._names.find(key)
+        return None if number is None else (self._names, number)
 
     def entity_id(self, entity: int) -> str:
         return str(self._ids[entity].as_py())
@@ -156,7 +147,9 @@ class Dictionary:
                 high = middle
         return low if low < self.num_entities and self.entity_id(low) == entity_id else None
 
-    def surroundings(self, entities: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float32]]:
+    def surroundings(
+        self, entities: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
         """What surrounds each entity (``kg.linking.coherence``): how many, which, and their weights, on end."""
         offsets, near, weights = self._near
         firsts = offsets[entities].astype(np.int64)
@@ -168,42 +161,20 @@ class Dictionary:
     def nearest(self, entity: int, limit: int) -> list[int]:
         """Entities with names that are nearest to one in the graph, the nearest first."""
         _, near, weights = self.surroundings(np.array([entity]))
-        others = self._named[near] & (near != entity)
+        others = self._aliased[near] & (near != entity)
         near, weights = near[others], weights[others]
         found: list[int] = near[np.lexsort((near, -weights))[:limit]].tolist()
         return found
 
     def word_frequency(self, word: str) -> int:
-        """In how many entities' names and definitions a normalised word occurs; 1 stands for unseen words too."""
-        key = self._words.get(word)
-        return 1 if key is None else int(self._frequency[key])
+        """In how many entities' names and definitions a word occurs; 1 stands for unseen words too."""
+        if self._changes is not None and word in self._changes.frequency:
+            return max(self._changes.frequency[word], 1)
+        number = self._words.get(word)
+        return 1 if number is None else int(self._frequency[number])
 
 
 def _build(snapshot: Snapshot, folder: Path) -> None:
-    compile_dictionary(snapshot, folder)
-    manifest = {
-        "format": FORMAT,
-        "snapshot": snapshot.hash,
-        "files": {file.name: file_sha256(file) for file in sorted(folder.iterdir())},
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _is_complete(folder: Path, snapshot: Snapshot) -> bool:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if (manifest["format"], manifest["snapshot"]) != (FORMAT, snapshot.hash):
-            return False
-        return all(file_sha256(folder / name) == digest for name, digest in manifest["files"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-
-def _arrays(folder: Path, *names: str) -> Sequence[NDArray[Any]]:
-    return [np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray) for name in names]
-
-
-def _open_trie(file: Path) -> Any:
-    trie = marisa_trie.Trie()
-    trie.mmap(str(file))
-    return trie
+    if not any(compile_changes(snapshot, older, folder) for older in older_dictionaries(snapshot)):
+        compile_dictionary(snapshot, folder)
+    write_manifest(folder, snapshot.hash)

@@ -25,7 +25,7 @@ class FuzzyIndex:
     """The n-grams of the names of one dictionary, memory-mapped."""
 
     def __init__(self, folder: Path) -> None:
-        self._offsets, self._names, self._weights, self._idf = (
+        self._offsets, self._names, self._weights, self.idf = (
             np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray) for name in ARRAYS
         )
 
@@ -33,7 +33,7 @@ class FuzzyIndex:
         """Names most like ``key``, best first, and how like each is, in [0, 1]; at most ``limit``, and none below
         ``least``."""
         grams, counts = np.unique(gram_hashes(key), return_counts=True)
-        weights = np.sqrt(counts) * self._idf[grams]
+        weights = np.sqrt(counts) * self.idf[grams]
         length = float(np.linalg.norm(weights))
         if not length:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
@@ -64,13 +64,14 @@ def gram_hashes(key: str) -> NDArray[np.int64]:
     return hashes
 
 
-def build_fuzzy(keys: Sequence[str], folder: Path) -> None:
-    """Index ``keys``, a name being its place among them, into the existing ``folder``."""
-    frequency = np.zeros(NUM_BUCKETS, np.int64)
-    for start in range(0, len(keys), CHUNK):
-        packed, _ = _counted(keys[start : start + CHUNK])
-        frequency += np.bincount(packed % NUM_BUCKETS, minlength=NUM_BUCKETS)
-    idf = np.log((1 + len(keys)) / np.maximum(frequency, 1)).astype(np.float32)
+def build_fuzzy(keys: Sequence[str], folder: Path, *, idf: NDArray[np.float32] | None = None) -> None:
+    """Index ``keys``, a name being its place among them, into the existing ``folder``; empty ones are not found.
+
+    Args:
+        idf: weights of n-grams ``[NUM_BUCKETS]``; default from these keys.
+    """
+    if idf is None:
+        idf = _idf(keys)
     kept: list[tuple[NDArray[Any], ...]] = []
     for start in range(0, len(keys), CHUNK):
         packed, counts = _counted(keys[start : start + CHUNK])
@@ -87,6 +88,15 @@ def build_fuzzy(keys: Sequence[str], folder: Path) -> None:
     arrays: list[NDArray[Any]] = [offsets, kept_names, kept_steps, idf]
     for name, array in zip(ARRAYS, arrays, strict=True):
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def _idf(keys: Sequence[str]) -> NDArray[np.float32]:
+    frequency = np.zeros(NUM_BUCKETS, np.int64)
+    for start in range(0, len(keys), CHUNK):
+        packed, _ = _counted(keys[start : start + CHUNK])
+        frequency += np.bincount(packed % NUM_BUCKETS, minlength=NUM_BUCKETS)
+    found: NDArray[np.float32] = np.log((1 + len(keys)) / np.maximum(frequency, 1)).astype(np.float32)
+    return found
 
 
 def _heaviest(
@@ -109,8 +119,10 @@ def _counted(keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 def _hashed(keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The bucket of each n-gram of each key, and the place of its key."""
-    codes = np.frombuffer(("".join(f" {key} " for key in keys)).encode("utf-32-le"), np.uint32).astype(np.uint64)
-    owner = np.repeat(np.arange(len(keys)), [len(key) + 2 for key in keys])
+    codes = np.frombuffer(("".join(f" {key} " if key else "" for key in keys)).encode("utf-32-le"), np.uint32).astype(
+        np.uint64
+    )
+    owner = np.repeat(np.arange(len(keys)), [len(key) + 2 if key else 0 for key in keys])
     hashes, owners = [], []
     for size in SIZES:
         places = len(codes) - size + 1
@@ -122,4 +134,5 @@ def _hashed(keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         inside = owner[:places] == owner[size - 1 :]
         hashes.append((value * np.uint64(0xD6E8FEB86659FD93) >> np.uint64(44)).astype(np.int64)[inside])
         owners.append(owner[:places][inside])
-    return np.concatenate(hashes), np.concatenate(owners)
+    none = np.zeros(0, np.int64)
+    return np.concatenate([none, *hashes]), np.concatenate([none, *owners])

@@ -1,6 +1,8 @@
 """What texts with gold links have taught of names: which entities they denoted, and how often they were mentions."""
 
-from collections import defaultdict
+import math
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from kg.linking.names import MAX_NAME
 
 LINKS = pa.schema([("key", pa.string()), ("entity", pa.string()), ("count", pa.int32())])
 SPANS = pa.schema([("key", pa.string()), ("mentions", pa.int32()), ("others", pa.int32())])
+
+_DIGIT = re.compile("[0-9]")
 
 
 class LearnedNames:
@@ -35,6 +39,10 @@ class LearnedNames:
             if entity is not None:
                 self._links[key][entity] = count
                 self.entity_counts[entity] += count
+        self._shapes: Counter[str] = Counter()
+        for entity_id, count in zip(table["entity"], table["count"], strict=True):
+            self._shapes[_shape(entity_id)] += count
+        self._num_links = sum(table["count"])
         spans = pq.read_table(folder / "spans.parquet", schema=SPANS).to_pydict()
         counts = zip(spans["mentions"], spans["others"], strict=True)
         self._spans: dict[str, tuple[int, int]] = dict(zip(spans["key"], counts, strict=True))
@@ -45,6 +53,11 @@ class LearnedNames:
     def links(self, key: str) -> Mapping[int, int]:
         """How often mentions with this key denoted each entity."""
         return self._links.get(key, {})
+
+    def vocabulary_share(self, entity_id: str) -> float:
+        """Log of the share of links to ids of this shape, ``omim:000000`` or ``mesh:D000000``: those who made the gold
+        links used some vocabularies and not others."""
+        return math.log((self._shapes[_shape(entity_id)] + 1) / (self._num_links + 10))
 
     def spans(self, key: str) -> tuple[int, int]:
         """How often a name was a mention, and how often it stood in a text and was none."""
@@ -81,6 +94,10 @@ def write_learned(folder: Path, links: Mapping[tuple[str, str], int], spans: Map
     }
     pq.write_table(pa.table(columns, schema=SPANS), folder / "spans.parquet", compression="zstd")
     build_fuzzy(sorted(set(_keys(links))), folder)
+
+
+def _shape(entity_id: str) -> str:
+    return _DIGIT.sub("0", entity_id)
 
 
 def _keys(links: Iterable[tuple[str, str]]) -> Iterable[str]:

@@ -9,7 +9,7 @@ Trained by ``models.rerank`` and saved as plain weights, so that nothing but num
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,11 @@ class Network:
         inner = ((features - self.mean) * self.scale) @ self.hidden + self.hidden_bias
         scores: Array = np.maximum(inner, 0) @ self.out
         return scores
+
+    @property
+    def nil(self) -> float:
+        """Score of there being no right candidate: that of the mean features."""
+        return float(np.maximum(self.hidden_bias, 0) @ self.out)
 
 
 class Ranker:
@@ -111,16 +116,17 @@ def hashed(features: Iterable[str]) -> NDArray[np.int64]:
     return np.array([zlib.crc32(name.encode("utf-8", "surrogatepass")) % NUM_MENTION_BUCKETS for name in features])
 
 
-def log_softmax(scores: Array) -> Array:
-    shifted = scores - scores.max()
-    found: Array = shifted - np.log(np.exp(shifted).sum())
+def log_shares(scores: Array, nil: float) -> Array:
+    """Log-probabilities of the candidates; what is missing to 1 is that of NIL."""
+    most = max(float(scores.max()), nil)
+    found: Array = scores - (most + np.log(np.exp(scores - most).sum() + np.exp(nil - most)))
     return found
 
 
-def by_mention(features: Sequence[Array], network: Callable[[Array], Array]) -> list[Array]:
+def by_mention(features: Sequence[Array], network: Network) -> list[Array]:
     """Log-probabilities ``[cand]`` of each mention's candidates, all scored at once."""
     sizes = [len(rows) for rows in features]
     if not sum(sizes):
         return [np.zeros(0, np.float32) for _ in features]
-    scores = network(np.concatenate(features))
-    return [log_softmax(part) if len(part) else part for part in np.split(scores, np.cumsum(sizes)[:-1])]
+    scores, nil = network(np.concatenate(features)), network.nil
+    return [log_shares(part, nil) if len(part) else part for part in np.split(scores, np.cumsum(sizes)[:-1])]

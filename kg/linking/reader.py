@@ -84,13 +84,13 @@ class Reader:
         return proposals(tokens, self._prefixes, self._is_name)
 
     def _prefixes(self, text: str, start: int) -> list[int]:
-        ends = [end for end, _ in self.dictionary.prefixes(text, start)]
+        ends = self.dictionary.ends(text, start)
         if self.learned is not None:
             ends += [end for end in self.learned.prefixes(text, start) if end not in ends]
         return ends
 
     def _is_name(self, key: str) -> bool:
-        return self.dictionary.find(key) is not None or (self.learned is not None and bool(self.learned.links(key)))
+        return self.dictionary.is_name(key) or (self.learned is not None and bool(self.learned.links(key)))
 
     def _mention(self, tokens: Tokens, proposal: Proposal) -> Mention:
         first, last, key, way = proposal.first, proposal.last, proposal.key, proposal.way
