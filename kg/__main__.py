@@ -254,6 +254,7 @@ ENTRY_POINTS = {
     "ingest": ("ingest.__main__", "RDF and other sources into Neo4j"),
     "train": ("models.train_kgbert", "all stages from the graph to the report"),
     "serve": ("models.serve", "predictions over HTTP"),
+    "rerank": ("models.rerank.__main__", "teach the entity linker from texts with gold links"),
     "explain": ("models.explain", "why a model said what it said"),
 }
 """By name, since ``kg`` imports neither ``ingest`` nor ``models``."""

@@ -114,6 +114,7 @@ class CandidateFinder:
             lambda entity: frozenset(name_key(dictionary.entity_name(entity)).split(" "))
         )
         self._rarity = lru_cache(maxsize=100_000)(self._rarity_of)
+        self._unnamed = lru_cache(maxsize=20_000)(self._unnamed_features)
         self.named = lru_cache(maxsize=100_000)(self._named)
         self.known = lru_cache(maxsize=50_000)(self._known)
         self.similar = lru_cache(maxsize=20_000)(self._similar)
@@ -139,8 +140,7 @@ class CandidateFinder:
         """The candidates with others whose names say nothing of the mention."""
         if not entities:
             return candidates
-        links = self._learned.links(key) if self._learned else {}
-        rows = self._features(key, [(entity, _Name()) for entity in entities], links, 0)
+        rows = self._unnamed(key, tuple(entities))
         return CandidateSet(
             np.concatenate([candidates.entities, np.array(entities, np.int64)]),
             (*candidates.priors, *(0.0 for _ in entities)),
@@ -152,6 +152,10 @@ class CandidateFinder:
     def is_written(self, key: str, surface: str, folded: str) -> bool:
         """Whether a name of the dictionary is written just so, letter case apart."""
         return any(entry.fit >= SAME_LETTERS for entry in self.dictionary.entries(key, surface, folded))
+
+    def _unnamed_features(self, key: str, entities: tuple[int, ...]) -> NDArray[np.float32]:
+        links = self._learned.links(key) if self._learned else {}
+        return self._features(key, [(entity, _Name()) for entity in entities], links, 0)
 
     def _exact(self, key: str, surface: str, folded: str) -> dict[int, tuple[float, float, bool]]:
         best: dict[int, tuple[float, float, bool]] = {}

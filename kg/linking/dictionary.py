@@ -32,6 +32,7 @@ class Dictionary:
         changes = Changes(folder / "changes") if (folder / "changes").is_dir() else None
         self._changes = changes
         self._names = NameFiles(folder, changes.moved if changes else None)
+        self.ends = self._names.ends if changes is None else self._ends_of_both
         self._words = open_trie(folder / "words.marisa")
         self._frequency, self.degree, self._aliased = open_arrays(folder, "frequency", "degree", "aliased")
         self._near = open_arrays(folder, "near_offsets", "near_entities", "near_weights")
@@ -74,13 +75,10 @@ class Dictionary:
             shutil.rmtree(aside, ignore_errors=True)
         return cls(folder)
 
-    def ends(self, text: str, start: int) -> list[int]:
-        """Where the keys that begin at ``start`` end, shortest first, word boundaries not looked at."""
-        ends = self._names.ends(text, start)
-        if self._changes is not None:
-            more = self._changes.names.ends(text, start)
-            ends = sorted({*ends, *more}) if more else ends
-        return ends
+    def _ends_of_both(self, text: str, start: int) -> list[int]:
+        assert self._changes is not None
+        ends, more = self._names.ends(text, start), self._changes.names.ends(text, start)
+        return sorted({*ends, *more}) if more else ends
 
     def is_name(self, key: str) -> bool:
         found = self._of(key)

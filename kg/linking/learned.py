@@ -67,7 +67,7 @@ class LearnedNames:
         """A key by its number in ``fuzzy``."""
         return self._keys[number]
 
-    def prefixes(self, text: str, start: int) -> list[int]:
+    def ends(self, text: str, start: int) -> list[int]:
         """Where the keys that begin at ``start`` end, word boundaries not looked at."""
         return [start + len(key) for key in self._trie.iter_prefixes(text[start : start + MAX_NAME])]
 

@@ -52,7 +52,7 @@ class Linker:
         self.snapshot, self.threshold, self.max_candidates = snapshot, threshold, max_candidates
         self.ranker, self.graph = ranker, graph
         self._reader = Reader(dictionary, ranker.names if ranker else None)
-        self._context = ContextIndex(dictionary)
+        self._context = ContextIndex(dictionary, graph=graph)
 
     @classmethod
     def load(
@@ -71,7 +71,7 @@ class Linker:
             ranker: folder written by ``python -m models.rerank``.
             threshold: confidence below which a mention is NIL; default that of the ranker, or 0.3.
             max_candidates: how many candidates a link keeps.
-            graph: whether the ranker looks at where the entities of the other mentions are in the graph.
+            graph: whether it counts where entities are in the graph; to see what that is worth.
         """
         if not isinstance(snapshot, Snapshot):
             snapshot = Snapshot.load(snapshot)

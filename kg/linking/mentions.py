@@ -39,13 +39,13 @@ class Proposal:
 
 
 def proposals(
-    tokens: Tokens, prefixes: Callable[[str, int], Sequence[int]], is_name: Callable[[str], bool]
+    tokens: Tokens, name_ends: Callable[[str, int], Sequence[int]], is_name: Callable[[str], bool]
 ) -> Iterator[list[Proposal]]:
     """By the word that they begin with, all that may be mentions there, the longest first.
 
     Args:
         tokens: the text.
-        prefixes: where in ``tokens.text`` the names that begin at a place of it end.
+        name_ends: where in ``tokens.text`` the names that begin at a place of it end.
         is_name: whether a key is that of a name.
     """
     text, at, ends = tokens.text, tokens.at, _ends(tokens)
@@ -54,7 +54,7 @@ def proposals(
         others.setdefault(proposal.first, []).append(proposal)
     for first, start in enumerate(at):
         found = others.get(first, [])
-        for end in prefixes(text, start):
+        for end in name_ends(text, start):
             last = ends.get(end)
             if last is not None:
                 found.append(Proposal(first, last, text[start:end], Way.NAME))

@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Iterable, Iterator
-from enum import IntFlag
 
 from kg.linking.tokens import name_key, tokens_of
 from kg.normalise import words
@@ -21,8 +20,8 @@ FUNCTION_WORDS = frozenset(
 _COMPARED_FUNCTION_WORDS = FUNCTION_WORDS | frozenset(name_key(word) for word in FUNCTION_WORDS)
 
 
-class Flag(IntFlag):
-    """What is known of an alias beside its key; short names insist on their letter case."""
+class Flag:
+    """Bits that tell what is known of an alias beside its key; short names insist on their letter case."""
 
     CAPS_ONLY = 1
     """All capitals and at most 4 letters: an acronym, matches only all-capital text (``ALL`` is no ``all``)."""
@@ -42,7 +41,7 @@ def spelling(surface: str) -> int:
     return zlib.crc32(surface.encode("utf-8", "surrogatepass")) & 0xFFFF
 
 
-def is_nameable(key: str, flags: Flag) -> bool:
+def is_nameable(key: str, flags: int) -> bool:
     """Whether a name with this key and these flags can be looked for in text.
 
     Left out are numbers, punctuation, single letters, codes of two small letters (``mn`` for Mongolian), function words
@@ -71,12 +70,12 @@ def context_words(text: str | None) -> set[str]:
     return telling(tokens_of(text).words) if text else set()
 
 
-def flags_of(alias: str) -> Flag:
+def flags_of(alias: str) -> int:
     letters = sum(map(str.isalpha, alias))
     if alias.isupper():
         return Flag.ALL_CAPS | Flag.CAPS_ONLY if letters <= 4 else Flag.ALL_CAPS
     if letters > 3:
-        return Flag(0)
+        return 0
     return Flag.NO_CAPS if alias == alias.lower() else Flag.CASE_EXACT
 
 

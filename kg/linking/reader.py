@@ -19,6 +19,7 @@ class Reader:
     def __init__(self, dictionary: Dictionary, learned: LearnedNames | None = None) -> None:
         self.dictionary, self.learned = dictionary, learned
         self.finder = CandidateFinder(dictionary, learned)
+        self._ends = dictionary.ends if learned is None else self._ends_of_both
 
     def longest(self, tokens: Tokens) -> list[Mention]:
         """Leftmost longest names that the case rules allow."""
@@ -81,13 +82,13 @@ class Reader:
         return found
 
     def proposals(self, tokens: Tokens) -> Iterable[list[Proposal]]:
-        return proposals(tokens, self._prefixes, self._is_name)
+        return proposals(tokens, self._ends, self._is_name)
 
-    def _prefixes(self, text: str, start: int) -> list[int]:
+    def _ends_of_both(self, text: str, start: int) -> list[int]:
+        assert self.learned is not None
         ends = self.dictionary.ends(text, start)
-        if self.learned is not None:
-            ends += [end for end in self.learned.prefixes(text, start) if end not in ends]
-        return ends
+        more = self.learned.ends(text, start)
+        return [*ends, *(end for end in more if end not in ends)] if more else ends
 
     def _is_name(self, key: str) -> bool:
         return self.dictionary.is_name(key) or (self.learned is not None and bool(self.learned.links(key)))

@@ -1,4 +1,4 @@
-"""``python -m models.rerank``: teach the linker from texts with gold links.
+"""A ranker from texts with gold links.
 
 What is learned: which names denoted what, which names are mentions at all, and three small networks that weigh
 spelling, text and graph. Names that a text itself contributed must not help to link it, so all is learned crosswise:
@@ -18,18 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from safetensors.numpy import save_file
 from scipy import sparse
-from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
-from torch import nn
 
-from kg.errors import ConfigError, InputError
-from kg.linking.candidates import FEATURES, CandidateSet
+from kg.errors import ConfigError
+from kg.linking.candidates import CandidateSet
 from kg.linking.context import ContextIndex
 from kg.linking.dictionary import Dictionary
 from kg.linking.document import Mention, described
@@ -47,25 +44,12 @@ from kg.linking.reader import Reader, nested
 from kg.linking.spans import best_spans, span_features, worth
 from kg.linking.tokens import Tokens, tokens_of
 from kg.snapshot import Snapshot, file_sha256
+from models.rerank.confidence import best_threshold, calibration_error, curve_of
+from models.rerank.gold import GoldText
+from models.rerank.networks import Example, crosswise
 
 NUM_FOLDS = 5
-HIDDEN = 32
-EPOCHS = 15
-BATCH = 64  # mentions
-LEARNING_RATE = 5e-3
-WEIGHT_DECAY = 1e-3
 STRENGTH = 0.3  # of the mention features: inverse of their L2 regularisation
-CURVE_POINTS = 50
-
-
-@dataclass(frozen=True)
-class GoldText:
-    """A text and what it mentions."""
-
-    id: str
-    text: str
-    mentions: tuple[tuple[int, int, tuple[str, ...]], ...]
-    """Start, end (code points) and the ids that are right; none for NIL."""
 
 
 @dataclass(frozen=True)
@@ -88,35 +72,6 @@ class Fold:
     texts: tuple[Prepared, ...]
 
 
-@dataclass(frozen=True)
-class Example:
-    """One mention to rank: features ``[cand, features]`` and which candidates are right ``[cand]``."""
-
-    features: Array
-    right: NDArray[np.bool_]
-
-
-def read_gold(file: Path) -> Iterator[GoldText]:
-    """Lines ``{"id", "text", "mentions": [{"start", "end", "ids"}]}``; ids are CURIEs, offsets code points.
-
-    Raises:
-        InputError: naming file and line.
-    """
-    if not file.is_file():
-        raise InputError(file, "there is no such file")
-    with file.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                row = json.loads(line)
-                mentions = tuple((m["start"], m["end"], tuple(m["ids"])) for m in row["mentions"])
-                if not all(0 <= start < end <= len(row["text"]) for start, end, _ in mentions):
-                    raise ValueError("a mention lies outside of its text")
-                yield GoldText(str(row["id"]), row["text"], mentions)
-            except (ValueError, KeyError, TypeError) as error:
-                shape = 'expected {"id", "text", "mentions": [{"start", "end", "ids"}]}'
-                raise InputError(file, f"{shape}, got {error!r}", line=number) from error
-
-
 def train_ranker(snapshot: Snapshot, gold: Sequence[GoldText], folder: Path, *, seed: int = 0) -> Mapping[str, Any]:
     """Learn from ``gold`` and write a ranker into ``folder``.
 
@@ -132,27 +87,31 @@ def train_ranker(snapshot: Snapshot, gold: Sequence[GoldText], folder: Path, *, 
     aside = folder.with_name(folder.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(prefix="kgfuse-rerank-") as temporary:
-        folds = [
-            _read_fold(dictionary, gold, number, Path(temporary) / str(number))
-            for number in _shown(range(NUM_FOLDS), "Reading")
-        ]
-        if not any(right for fold in folds for text in fold.texts for right in text.right):
-            raise ConfigError("None of the ids of the gold links is in the snapshot; are they CURIEs like its own?")
-        weights, report = _fit(folds, ContextIndex(dictionary), seed)
-    learn_names(dictionary, gold, aside)
-    save_file(weights, aside / "weights.safetensors")
-    manifest = {
-        "format": FORMAT,
-        "features": feature_names(),
-        "files": {file.name: file_sha256(file) for file in sorted(aside.iterdir())},
-        "threshold": report["threshold"],
-        "trained_on": {"snapshot": snapshot.hash, "texts": len(gold), "mentions": sum(len(t.mentions) for t in gold)},
-        "report": report,
-    }
-    (aside / "manifest.json").write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    try:
+        with tempfile.TemporaryDirectory(prefix="kgfuse-rerank-") as temporary:
+            folds = [
+                _read_fold(dictionary, gold, number, Path(temporary) / str(number))
+                for number in _shown(range(NUM_FOLDS), "Reading")
+            ]
+            if not any(right for fold in folds for text in fold.texts for right in text.right):
+                raise ConfigError("None of the ids of the gold links is in the snapshot; are they CURIEs like its own?")
+            weights, report = _fit(folds, dictionary, seed)
+        learn_names(dictionary, gold, aside)
+        save_file(weights, aside / "weights.safetensors")
+        manifest = {
+            "format": FORMAT,
+            "features": feature_names(),
+            "files": {file.name: file_sha256(file) for file in sorted(aside.iterdir())},
+            "threshold": report["threshold"],
+            "trained_on": {"snapshot": snapshot.hash, "texts": len(gold)},
+            "report": report,
+        }
+        text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+        (aside / "manifest.json").write_text(text, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return report
 
 
@@ -206,22 +165,23 @@ def _fold_of(text: GoldText) -> int:
     return zlib.crc32(text.id.encode()) % NUM_FOLDS
 
 
-def _fit(folds: Sequence[Fold], context: ContextIndex, seed: int) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def _fit(folds: Sequence[Fold], dictionary: Dictionary, seed: int) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Weights of all parts, learnt from all folds, and what those learnt crosswise reach."""
     plain = [[_examples([m.candidates for m in t.given], None, t.right) for t in fold.texts] for fold in folds]
-    fitted = {"local": _crosswise(plain, seed, "local")}
-    for name in ("document", "graph"):
+    fitted = {"local": crosswise(plain, seed)}
+    context = ContextIndex(dictionary)
+    for name, around in (("document", ContextIndex(dictionary, graph=False)), ("graph", context)):
         examples = [
             [
                 _examples(
-                    *described(text.tokens, text.given, scores, fold.reader.finder, context, graph=name == "graph"),
+                    *described(text.tokens, text.given, scores, fold.reader.finder, around, graph=name == "graph"),
                     text.right,
                 )
                 for text, scores in zip(fold.texts, local, strict=True)
             ]
             for fold, local in zip(folds, fitted["local"].scores, strict=True)
         ]
-        fitted[name] = _crosswise(examples, seed, name)
+        fitted[name] = crosswise(examples, seed)
     mentions = _fit_mentions(folds, fitted["local"].crossed)
     links = [
         row
@@ -231,7 +191,7 @@ def _fit(folds: Sequence[Fold], context: ContextIndex, seed: int) -> tuple[dict[
         for text, shares in zip(fold.texts, likely, strict=True)
         for row in _linked(text, shares, local, graph, fold.reader, context)
     ]
-    curves = {"entity": _curve(fitted["graph"].tops), "link": _curve(links)}
+    curves = {"entity": curve_of(fitted["graph"].tops), "link": curve_of(links)}
     num_gold = sum(bool(ids) for fold in folds for text in fold.texts for _, _, ids in text.gold.mentions)
     report: dict[str, Any] = {
         "accuracy": {name: float(np.mean([right for _, right in its.tops])) for name, its in fitted.items()},
@@ -239,7 +199,7 @@ def _fit(folds: Sequence[Fold], context: ContextIndex, seed: int) -> tuple[dict[
             "entity": calibration_error(fitted["graph"].tops, curves["entity"]),
             "link": calibration_error(links, curves["link"]),
         },
-        **_best_threshold(links, curves["link"], num_gold),
+        **best_threshold(links, curves["link"], num_gold),
     }
     weights: dict[str, NDArray[Any]] = {"mention.weight": mentions.weight, "mention.bias": mentions.bias}
     for name, its in fitted.items():
@@ -247,22 +207,6 @@ def _fit(folds: Sequence[Fold], context: ContextIndex, seed: int) -> tuple[dict[
     for name, (confidence, accuracy) in curves.items():
         weights |= {f"{name}.confidence": confidence, f"{name}.accuracy": accuracy}
     return weights, report
-
-
-# Networks
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A network, and what those that did not see a fold say of it."""
-
-    network: Network
-    crossed: tuple[Network, ...]
-    """By fold."""
-    scores: list[list[list[Array]]]
-    """Log-probabilities ``[cand]`` by fold, text and mention."""
-    tops: list[tuple[float, bool]]
-    """Of each mention: the probability of the first candidate, and whether it is right."""
 
 
 def _examples(
@@ -273,74 +217,6 @@ def _examples(
         Example(its, np.isin(found.entities, list(wanted)))
         for its, found, wanted in zip(rows, sets, right, strict=True)
     ]
-
-
-def _crosswise(folds: Sequence[Sequence[Sequence[Example]]], seed: int, name: str) -> Fitted:
-    flat = [[example for text in fold for example in text] for fold in folds]
-    crossed = [
-        fit_network([example for other, its in enumerate(flat) if other != number for example in its], seed)
-        for number in _shown(range(len(folds)), f"Network {name}")
-    ]
-    scores = [
-        [by_mention([example.features for example in text], network) for text in fold]
-        for fold, network in zip(folds, crossed, strict=True)
-    ]
-    tops = [
-        (float(np.exp(its.max())), bool(example.right[its.argmax()])) if len(its) else (0.0, False)
-        for fold, by_text in zip(folds, scores, strict=True)
-        for text, by_mention_ in zip(fold, by_text, strict=True)
-        for example, its in zip(text, by_mention_, strict=True)
-    ]
-    return Fitted(fit_network([example for its in flat for example in its], seed), tuple(crossed), scores, tops)
-
-
-def fit_network(examples: Sequence[Example], seed: int) -> Network:
-    """The network that gives the right candidates the largest share of the softmax over a mention's candidates and NIL.
-
-    NIL, whose score is that of the mean features, is right where no candidate is.
-    """
-    useful = [example for example in examples if len(example.right)]
-    width = examples[0].features.shape[1] if examples else len(FEATURES)
-    rows = np.concatenate([example.features for example in useful]) if useful else np.zeros((1, width), np.float32)
-    mean, scale = rows.mean(axis=0), 1 / np.maximum(rows.std(axis=0), 1e-3)
-    torch.manual_seed(seed)
-    first, last = nn.Linear(width, HIDDEN), nn.Linear(HIDDEN, 1, bias=False)
-    net = nn.Sequential(first, nn.ReLU(), last)
-    inputs = torch.from_numpy((rows - mean) * scale)
-    right = torch.from_numpy(np.concatenate([example.right for example in useful]) if useful else np.zeros(1, bool))
-    sizes = np.array([len(example.right) for example in useful], np.int64)
-    firsts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else sizes
-    optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    num_steps = EPOCHS * -(-len(useful) // BATCH)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / max(num_steps, 1))
-    shuffle = np.random.default_rng(seed)
-    for _ in range(EPOCHS if len(useful) else 0):
-        order = shuffle.permutation(len(useful))
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
-            width_of = int(sizes[batch].max())
-            places = torch.from_numpy(firsts[batch][:, None] + np.arange(width_of))
-            real = torch.from_numpy(np.arange(width_of) < sizes[batch][:, None])
-            places = places.where(real, torch.tensor(0))
-            nil = last(first.bias.relu()).expand(len(batch), 1)
-            scores = torch.cat([net(inputs[places]).squeeze(-1).masked_fill(~real, -torch.inf), nil], 1)
-            is_right = right[places] & real
-            is_right = torch.cat([is_right, ~is_right.any(1, keepdim=True)], 1)
-            loss = (scores.logsumexp(1) - scores.masked_fill(~is_right, -torch.inf).logsumexp(1)).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return Network(
-        mean.astype(np.float32),
-        scale.astype(np.float32),
-        np.ascontiguousarray(first.weight.detach().numpy().T),
-        first.bias.detach().numpy(),
-        last.weight.detach().numpy()[0],
-    )
-
-
-# Mentions
 
 
 @dataclass(frozen=True)
@@ -401,50 +277,6 @@ def _linked(
         top = int(scores.argmax())
         right = int(found.entities[top]) in gold.get((mention.start, mention.end), ())
         yield likely[i] * float(np.exp(scores[top])), right
-
-
-# Confidence
-
-
-def _curve(rows: Sequence[tuple[float, bool]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The share that is right by confidence, never falling, at a few points."""
-    points = np.linspace(0, 1, CURVE_POINTS + 1)
-    if not rows:
-        return points.astype(np.float32), points.astype(np.float32)
-    confidence, right = (np.array(column, np.float64) for column in zip(*rows, strict=True))
-    model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(confidence, right)
-    return points.astype(np.float32), model.predict(points).astype(np.float32)
-
-
-def calibration_error(
-    rows: Sequence[tuple[float, bool]], curve: tuple[NDArray[np.float32], NDArray[np.float32]], bins: int = 15
-) -> float:
-    """Expected calibration error in equal bins (Guo et al., ICML 2017)."""
-    if not rows:
-        return 0.0
-    confidence, right = (np.array(column, np.float64) for column in zip(*rows, strict=True))
-    confidence = np.interp(confidence, *curve)
-    owner = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(confidence[owner == b].sum() - right[owner == b].sum()) for b in range(bins)]
-    return float(sum(gaps) / len(rows))
-
-
-def _best_threshold(
-    rows: Sequence[tuple[float, bool]], curve: tuple[NDArray[np.float32], NDArray[np.float32]], num_gold: int
-) -> dict[str, float]:
-    """The confidence below which to answer NIL for the best F1, and that F1."""
-    if not rows:
-        return {"threshold": 0.5, "f1": 0.0, "precision": 0.0, "recall": 0.0}
-    ordered = sorted(((float(np.interp(confidence, *curve)), right) for confidence, right in rows), reverse=True)
-    hits = np.cumsum([right for _, right in ordered])
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + num_gold)
-    best = int(f1.argmax())
-    return {
-        "threshold": ordered[best][0],
-        "f1": float(f1[best]),
-        "precision": float(hits[best] / (best + 1)),
-        "recall": float(hits[best] / num_gold),
-    }
 
 
 def _shown(items: Sequence[Any], what: str) -> Iterator[Any]:

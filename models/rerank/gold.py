@@ -1,0 +1,39 @@
+"""Texts with gold links, one JSON line each."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kg.errors import InputError
+
+
+@dataclass(frozen=True)
+class GoldText:
+    """A text and what it mentions."""
+
+    id: str
+    text: str
+    mentions: tuple[tuple[int, int, tuple[str, ...]], ...]
+    """Start, end (code points) and the ids that are right; none for NIL."""
+
+
+def read_gold(file: Path) -> Iterator[GoldText]:
+    """Lines ``{"id", "text", "mentions": [{"start", "end", "ids"}]}``; ids are CURIEs, offsets code points.
+
+    Raises:
+        InputError: naming file and line.
+    """
+    if not file.is_file():
+        raise InputError(file, "there is no such file")
+    with file.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                row = json.loads(line)
+                mentions = tuple((m["start"], m["end"], tuple(m["ids"])) for m in row["mentions"])
+                if not all(0 <= start < end <= len(row["text"]) for start, end, _ in mentions):
+                    raise ValueError("a mention lies outside of its text")
+                yield GoldText(str(row["id"]), row["text"], mentions)
+            except (ValueError, KeyError, TypeError) as error:
+                shape = 'expected {"id", "text", "mentions": [{"start", "end", "ids"}]}'
+                raise InputError(file, f"{shape}, got {error!r}", line=number) from error
