@@ -93,9 +93,9 @@ class Linker:
         mentions = self._reader.proposed(tokens)
         likely = self._likelihoods(self.ranker, tokens, mentions)
         chosen = best_spans(mentions, [worth(share) for share in likely])
-        return self._ranked(
-            self.ranker, tokens, [mentions[i] for i in chosen], [likely[i] for i in chosen], curve="link"
-        )
+        shares = [likely[i] for i in chosen]
+        links = self._ranked(self.ranker, tokens, [mentions[i] for i in chosen], shares, curve="link")
+        return [link for link, share in zip(links, shares, strict=True) if link.id is not None or share > 0.5]
 
     def link_batch(self, texts: Iterable[str]) -> list[list[Link]]:
         """The links of each text, equal to those of ``link``."""
