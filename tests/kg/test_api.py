@@ -173,6 +173,7 @@ def test_the_api_describes_itself_and_its_page_needs_nothing_from_elsewhere(link
         "/search",
         "/healthz",
         "/readyz",
+        "/metrics",
     }
     page = client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
