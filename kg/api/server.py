@@ -5,7 +5,6 @@ import ipaddress
 import math
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,9 +16,6 @@ from kg.api.app import LOOPBACK_NAMES, create_app
 from kg.api.gate import DEADLINE_S, GatedRouter
 from kg.errors import ConfigError
 
-SWITCH_S = 0.0005
-"""How long a linking thread may keep the event loop from Python's lock. With Python's 5 ms the loop gets 200 turns a
-second while texts are linked: at ten times the capacity 194 requests/s were answered, with this 516 (November 2026)."""
 GRACE_S = 5  # what a request in flight has beyond its deadline when the server stops
 LINGER_S = 1  # how long a connection that is kept alive may still bring a request then
 
@@ -99,13 +95,11 @@ def serve(*routers: APIRouter, host: str, port: int, token: str | None, title: s
             app, loop="asyncio", timeout_graceful_shutdown=grace, server_header=False, log_level="warning"
         )
         # uvicorn stops gracefully on SIGTERM and then raises it again, which would end the process by the signal.
-        previous, interval = signal.signal(signal.SIGTERM, lambda *_: None), sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_S)
+        previous = signal.signal(signal.SIGTERM, lambda *_: None)
         try:
             Server(config).run(sockets=[listener])
         finally:
             signal.signal(signal.SIGTERM, previous)
-            sys.setswitchinterval(interval)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -165,7 +165,8 @@ class Client:
         async def one() -> None:
             nonlocal answered
             while time.perf_counter() < ends:
-                answered += await self.ask(next(self.requests)) == 200
+                status = await self.ask(next(self.requests))
+                answered += status == 200  # not in one line: += reads before it waits
 
         await asyncio.gather(*(one() for _ in range(4)))
         return answered / seconds
