@@ -322,9 +322,21 @@ def texts(data: Path) -> Iterator[str]:
 def show(loads: Sequence[Load], capacity: float) -> None:
     table = Table(
         caption=f"capacity {capacity:.0f} requests/s; ms: p50 / p99; lag: how late the client was; "
-        "MB: first, peak, growth in the second half"
+        f"MB: first, peak, growth in the second half; not sent: all {CONNECTIONS:,} connections waited for an answer"
     )
-    columns = ("load", "due/s", "accepted/s", "429", "503", "cut", "accepted ms", "429 ms", "healthz ms", "lag ms")
+    columns = (
+        "load",
+        "due/s",
+        "accepted/s",
+        "429",
+        "503",
+        "cut",
+        "not sent",
+        "accepted ms",
+        "429 ms",
+        "healthz ms",
+        "lag ms",
+    )
     for name in (*columns, "MB", "cores: client, server", "recovered s"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in loads:
@@ -338,7 +350,8 @@ def show(loads: Sequence[Load], capacity: float) -> None:
             f"{one.accepted * one.rate / max(one.due, 1):,.0f}",
             f"{one.share_refused:.1%}",
             f"{one.overdue}",
-            f"{one.failed + one.unsent}",
+            f"{one.failed}",
+            f"{one.unsent / max(one.due, 1):.1%}",
             *pairs,
             f"{one.memory['first']:.0f}, {one.memory['peak']:.0f}, {one.memory['growth']:+.1f}",
             f"{one.cpu['client']:.2f}, {one.cpu['server']:.2f}",
