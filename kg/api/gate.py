@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from http import HTTPStatus
 from threading import Event, Lock
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ class Gate:
         self.refused = self.overdue = self.busy = 0
         self._inside = 0
         self._lock = Lock()
+        self._seat: ContextVar[_Seat] = ContextVar("seat")
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix=f"kgfuse-{name}")
 
     @property
@@ -45,11 +47,12 @@ class Gate:
         """
         abandoned = Event()
         try:
-            return await asyncio.wrap_future(self._threads.submit(self._work, work, abandoned))
+            seat = self._seat.get(None)
+            return await asyncio.wrap_future(self._threads.submit(self._work, work, abandoned, seat))
         finally:
             abandoned.set()
 
-    def _work(self, work: Callable[[Event], T], abandoned: Event) -> T:
+    def _work(self, work: Callable[[Event], T], abandoned: Event, seat: "_Seat | None") -> T:
         with self._lock:
             self.busy += 1
         try:
@@ -57,6 +60,8 @@ class Gate:
         finally:
             with self._lock:
                 self.busy -= 1
+            # Here and not in the event loop: when that is late, the place is for the next request meanwhile.
+            self._leave(seat)
 
     def route_class(self) -> type[APIRoute]:
         """The class of routes whose requests pass this gate."""
@@ -74,12 +79,16 @@ class Gate:
         return GatedRoute
 
     async def _pass(self, answer: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
-        if self._inside >= self.workers + self.queue:
+        with self._lock:
+            full = self._inside >= self.workers + self.queue
+            self._inside += not full
+        if full:
             self.refused += 1
             raise _try_again(
                 HTTPStatus.TOO_MANY_REQUESTS, f"{self.queue} requests are waiting already; try again in a second."
             )
-        self._inside += 1
+        seat = _Seat()
+        self._seat.set(seat)
         try:
             async with asyncio.timeout(self.deadline_s) as deadline:
                 return await answer(request)
@@ -92,7 +101,19 @@ class Gate:
                 f"There was no answer within {self.deadline_s:g} s; try again, or ask for less at once.",
             ) from error
         finally:
-            self._inside -= 1
+            self._leave(seat)
+
+    def _leave(self, seat: "_Seat | None") -> None:
+        with self._lock:
+            if seat is not None and seat.taken:
+                seat.taken = False
+                self._inside -= 1
+
+
+class _Seat:
+    """One request inside."""
+
+    taken = True
 
 
 class GatedRouter(APIRouter):
