@@ -226,20 +226,40 @@ class Api:
     port: int = 8000
     """Port to listen on."""
     snapshot: Path | None = None
-    """Folder written by `snapshot`; default the latest below KGFUSE_HOME/snapshots."""
+    """Folder written by `snapshot`; default the latest below KGFUSE_HOME/snapshots, followed while the server runs."""
+    ranker: Path | None = None
+    """Folder written by `python -m models.rerank`; without one the dictionary alone decides."""
+    workers: int = 2
+    """Texts linked at the same time."""
+    queue: int = 64
+    """Requests for links that may wait; more are told to come back (429)."""
+    deadline: float = 10
+    """Seconds after which a request for links is given up (503)."""
+    cypher: bool = False
+    """Also answer POST /cypher: statements that read the graph, from anyone who may use the API."""
 
     def run(self) -> None:
-        from kg.api import check_address, graph_router, link_router, serve
+        from kg.api import CypherLimits, check_address, graph_router, link_router, serve
+        from kg.errors import ConfigError
         from kg.linking import Linker
+        from kg.linking.live import LiveLinker
         from kg.settings import Settings
         from kg.snapshot import find_snapshot
         from kg.store import open_store
 
         settings = Settings.from_env()
         check_address(self.host, settings.api_token)
-        linker = Linker.load(find_snapshot(self.snapshot, settings))
-        graph = graph_router(lambda: open_store(settings))
-        serve(link_router(linker), graph, host=self.host, port=self.port, token=settings.api_token)
+        if self.workers < 1 or self.queue < 0 or self.deadline <= 0:
+            raise ConfigError("--workers must be at least 1, --queue at least 0, and --deadline more than 0.")
+        linker = Linker.load(find_snapshot(self.snapshot, settings), ranker=self.ranker)
+        links = link_router(
+            LiveLinker(linker, settings.home / "snapshots") if self.snapshot is None else linker,
+            workers=self.workers,
+            queue=self.queue,
+            deadline_s=self.deadline,
+        )
+        graph = graph_router(lambda: open_store(settings), cypher=CypherLimits() if self.cypher else None)
+        serve(links, graph, host=self.host, port=self.port, token=settings.api_token)
 
 
 COMMANDS = (Start, Stop, Status, Cypher, Hash, Snapshot, Link, Api)

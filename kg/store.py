@@ -47,8 +47,8 @@ class CommitUnknown(KGError):
 class GraphStore:
     """A connection to one Neo4j; use ``open_store`` to get one."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def __init__(self, driver: Driver, address: Address) -> None:
+        self._driver, self.address = driver, address
 
     def read(self, query: str, /, *, timeout_s: float = 60, **parameters: Any) -> list[Row]:
         """All rows of a read query; retried when the server asks for it.
@@ -229,7 +229,7 @@ def connect(address: Address, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterat
                 f"No Neo4j answers at {address.uri} ({_reason(error)}); start it, correct NEO4J_URI, "
                 "or unset NEO4J_URI to use the local one."
             ) from error
-        yield GraphStore(driver)
+        yield GraphStore(driver, address)
 
 
 def _in_our_words(error: Neo4jError | DriverError) -> KGError:
@@ -251,7 +251,7 @@ def _in_our_words(error: Neo4jError | DriverError) -> KGError:
         )
     if "TransactionTimedOut" in code:
         return QueryRefused("The query took longer than its time limit and was ended; narrow it or allow more time.")
-    if "MemoryPoolOutOfMemory" in code:
+    if "OutOfMemory" in code:
         return QueryRefused("The query needs more memory than a transaction may use; narrow it.")
     if isinstance(error, ClientError) and code.startswith(("Neo.ClientError.Statement", "Neo.ClientError.Procedure")):
         return QueryRefused(text)

@@ -1,21 +1,23 @@
 """The graph over HTTP: entities, neighbours and search, read from Neo4j; 503 while it is away."""
 
 import re
-import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
-from threading import Lock
-from typing import Annotated, Any
+from contextlib import AbstractContextManager, asynccontextmanager
+from threading import Event
+from typing import Annotated, Any, TypeAlias
 
-from fastapi import APIRouter, FastAPI, HTTPException, Query
+from fastapi import FastAPI, HTTPException, Path, Query
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from kg.api.problems import RETRY_AFTER_S
-from kg.errors import StoreUnavailable
+from kg.api.connection import Connection
+from kg.api.cypher import CypherLimits, add_cypher
+from kg.api.gate import Gate, GatedRouter
+from kg.api.problems import ok, problems
 from kg.store import GraphStore
 
-QUERY_TIMEOUT_S = 10
+WORKERS, QUEUE = 8, 64  # they wait for Neo4j, not for a core
+AWAY = (400, 422, 429, 502, 503)
 ENTITY = """
 MATCH (e:Entity {id: $id}) RETURN properties(e) AS properties, labels(e) AS labels
 """
@@ -30,6 +32,37 @@ RETURN node.id AS id, node.name AS name, node.definition AS definition, score
 """
 SHOWN = {"id", "iri", "name", "names", "definition", "definitions", "sources"}
 HIDDEN = SHOWN | {"name_kinds", "name_origins", "content_hash"}
+ENTITY_EXAMPLE = {
+    "id": "fibo:CreditUnion",
+    "iri": "https://spec.edmcouncil.org/fibo/ontology/FBC/FunctionalEntities/FinancialServicesEntities/CreditUnion",
+    "name": "credit union",
+    "names": ["credit union", "member-owned bank"],
+    "definition": "financial institution that is owned by its members",
+    "definitions": ["financial institution that is owned by its members"],
+    "sources": ["fibo"],
+    "labels": ["Class", "Entity", "Fibo"],
+    "properties": {},
+}
+NEIGHBOURS_EXAMPLE = [
+    {"relation": "SUBCLASS_OF", "outgoing": True, "id": "fibo:DepositoryInstitution", "name": "depository institution"}
+]
+SEARCH_EXAMPLE = [
+    {
+        "id": "fibo:CreditUnion",
+        "name": "credit union",
+        "definition": "financial institution that is owned by its members",
+        "score": 4.2,
+    }
+]
+Id: TypeAlias = Annotated[str, Path(description="CURIE of an entity", examples=["fibo:CreditUnion"])]
+Relation: TypeAlias = Annotated[
+    str | None, Query(description="Only relationships of this type", examples=["SUBCLASS_OF"])
+]
+Limit: TypeAlias = Annotated[int, Query(ge=1, le=500, description="Rows at most")]
+Words: TypeAlias = Annotated[
+    str,
+    Query(min_length=1, max_length=200, description="The last one may be a part of a word", examples=["credit uni"]),
+]
 _LUCENE_SYNTAX = re.compile(r'[+\-&|!(){}\[\]^"~*?:\\/<>=]')
 
 
@@ -65,52 +98,16 @@ class FoundView(BaseModel):
     score: float
 
 
-class Connection:
-    """The store of one app: opened when first needed, and again after it was lost."""
+def graph_router(
+    open_store: Callable[[], AbstractContextManager[GraphStore]], *, cypher: CypherLimits | None = None
+) -> GatedRouter:
+    """``GET /entities/…`` and ``GET /search`` on the store that ``open_store`` gives; closed with the app.
 
-    def __init__(self, open_store: Callable[[], AbstractContextManager[GraphStore]]) -> None:
-        self._open_store, self._lock, self._held = open_store, Lock(), ExitStack()
-        self._store: GraphStore | None = None
-        self._away: tuple[float, StoreUnavailable] | None = None
-
-    def rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
-        """All rows of a query; not retried, so that a caller is not kept waiting.
-
-        Raises:
-            StoreUnavailable: Neo4j is away, or was a moment ago.
-        """
-        store = self._opened()
-        try:
-            return list(store.stream(query, timeout_s=QUERY_TIMEOUT_S, **parameters))
-        except StoreUnavailable:
-            with self._lock:
-                if self._store is store:
-                    self._close()
-            raise
-
-    def close(self) -> None:
-        with self._lock:
-            self._close()
-
-    def _opened(self) -> GraphStore:
-        with self._lock:
-            if self._store is None:
-                if self._away and time.monotonic() - self._away[0] < RETRY_AFTER_S:
-                    raise StoreUnavailable(str(self._away[1]))
-                try:
-                    self._store, self._away = self._held.enter_context(self._open_store()), None
-                except StoreUnavailable as error:
-                    self._away = time.monotonic(), error
-                    raise
-            return self._store
-
-    def _close(self) -> None:
-        self._store = None
-        self._held.close()
-
-
-def graph_router(open_store: Callable[[], AbstractContextManager[GraphStore]]) -> APIRouter:
-    """``GET /entities/…`` and ``GET /search`` on the store that ``open_store`` gives; closed with the app."""
+    Args:
+        open_store: called when the graph is first asked for, and again after it was away.
+        cypher: adds ``POST /cypher`` with these limits.
+    """
+    gate = Gate("graph", workers=WORKERS, queue=QUEUE)
     connection = Connection(open_store)
 
     @asynccontextmanager
@@ -118,8 +115,8 @@ def graph_router(open_store: Callable[[], AbstractContextManager[GraphStore]]) -
         yield
         await run_in_threadpool(connection.close)
 
-    router = APIRouter(tags=["graph"], lifespan=lifespan)
-    limit = Query(ge=1, le=500)
+    router = GatedRouter(gate, tag="graph", lifespan=lifespan)
+    router.states["graph"] = lambda: connection.state
 
     def found(entity_id: str) -> dict[str, Any]:
         rows = connection.rows(ENTITY, id=entity_id)
@@ -128,29 +125,37 @@ def graph_router(open_store: Callable[[], AbstractContextManager[GraphStore]]) -
         return rows[0]
 
     # Ids may hold slashes, so the longer path comes first.
-    @router.get("/entities/{id:path}/neighbours", summary="Entities one relationship away")
-    def neighbours(id: str, relation: str | None = None, limit: Annotated[int, limit] = 100) -> list[NeighbourView]:
-        found(id)
-        rows = connection.rows(NEIGHBOURS, id=id, relation=relation, limit=limit)
-        return [NeighbourView.model_validate(row) for row in rows]
+    @router.get(
+        "/entities/{id:path}/neighbours",
+        summary="Entities one relationship away",
+        responses=ok(NEIGHBOURS_EXAMPLE) | problems(404, *AWAY),
+    )
+    async def neighbours(id: Id, relation: Relation = None, limit: Limit = 100) -> list[NeighbourView]:
+        def work(_: Event) -> list[NeighbourView]:
+            found(id)
+            rows = connection.rows(NEIGHBOURS, id=id, relation=relation, limit=limit)
+            return [NeighbourView.model_validate(row) for row in rows]
 
-    @router.get("/entities/{id:path}", summary="One entity")
-    def entity(id: str) -> EntityView:
-        row = found(id)
+        return await gate.run(work)
+
+    @router.get("/entities/{id:path}", summary="One entity", responses=ok(ENTITY_EXAMPLE) | problems(404, *AWAY))
+    async def entity(id: Id) -> EntityView:
+        row = await gate.run(lambda _: found(id))
         shown = {name: value for name, value in row["properties"].items() if name in SHOWN}
         other = {name: _plain(value) for name, value in row["properties"].items() if name not in HIDDEN}
         return EntityView(**shown, labels=sorted(row["labels"]), properties=other)
 
-    @router.get("/search", summary="Entities by words of their names")
-    def search(
-        q: Annotated[str, Query(min_length=1, max_length=200)], limit: Annotated[int, limit] = 20
-    ) -> list[FoundView]:
+    @router.get("/search", summary="Entities by words of their names", responses=ok(SEARCH_EXAMPLE) | problems(*AWAY))
+    async def search(q: Words, limit: Limit = 20) -> list[FoundView]:
         words = [word.lower() for word in _LUCENE_SYNTAX.sub(" ", q).split()]
         if not words:
             return []
         words.append(words[-1] + "*")  # the last word may still be being typed
-        return [FoundView.model_validate(row) for row in connection.rows(SEARCH, words=" ".join(words), limit=limit)]
+        rows = await gate.run(lambda _: connection.rows(SEARCH, words=" ".join(words), limit=limit))
+        return [FoundView.model_validate(row) for row in rows]
 
+    if cypher is not None:
+        add_cypher(router, connection, cypher)
     return router
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from kg.errors import (
@@ -42,6 +43,17 @@ DETAILS: Mapping[HTTPStatus, str] = {
 }
 """Said instead of the message, which may name addresses and files of the server."""
 RETRY_AFTER_S = 5
+EXAMPLES: Mapping[int, str] = {
+    400: "The body is no JSON, or the host name is none of this server.",
+    401: "Send the token of the server as: Authorization: Bearer TOKEN",
+    404: "The graph has no entity 'fibo:Nothing'.",
+    413: "The body is longer than 4194304 bytes; send less at once.",
+    422: "body.text: Field required",
+    429: "64 requests are waiting already; try again in a second.",
+    502: DETAILS[HTTPStatus.BAD_GATEWAY],
+    503: "There was no answer within 10 s; try again, or ask for less at once.",
+}
+"""What a failure looks like, for the description of the API."""
 
 
 class ProblemResponse(Response):
@@ -55,6 +67,43 @@ class ProblemResponse(Response):
         problem = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
         # Escaped to ASCII: what a caller sent may hold half a surrogate pair, which has no UTF-8 form.
         super().__init__(json.dumps({**problem, **members}), status_code=status, headers=dict(headers or {}))
+
+
+class Problem(BaseModel):
+    """Why there is no answer (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str | None = Field(None, description="Under which the server's log has more.")
+    errors: list[dict[str, Any]] | None = Field(None, description="Where the request is not valid, and why.")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route that fails with these."""
+    return {
+        status: {
+            "description": EXAMPLES[status],
+            "content": {
+                ProblemResponse.media_type: {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "example": {
+                        "type": "about:blank",
+                        "title": HTTPStatus(status).phrase,
+                        "status": status,
+                        "detail": EXAMPLES[status],
+                    },
+                }
+            },
+        }
+        for status in statuses
+    }
+
+
+def ok(example: object) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route with an answer to show."""
+    return {200: {"content": {"application/json": {"example": example}}}}
 
 
 def add_problem_handlers(app: FastAPI) -> None:

@@ -85,6 +85,16 @@ class Linker:
             graph=graph,
         )
 
+    def on(self, snapshot: Path) -> "Linker":
+        """A linker like this one on another snapshot."""
+        return Linker.load(
+            snapshot,
+            ranker=self.ranker.folder if self.ranker else None,
+            threshold=self.threshold,
+            max_candidates=self.max_candidates,
+            graph=self.graph,
+        )
+
     def link(self, text: str) -> list[Link]:
         """Mentions of ``text`` in order, without overlaps; ``id`` is None where no candidate is sure enough."""
         tokens = tokens_of(text)

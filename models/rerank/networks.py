@@ -13,6 +13,7 @@ from kg.linking.ranker import Array, Network, by_mention
 
 HIDDEN = 32
 EPOCHS = 15
+MAX_STEPS = 6_000  # enough for 25,000 mentions to be seen so often; more of them are seen less often
 BATCH = 64  # mentions
 LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 1e-3
@@ -76,26 +77,27 @@ def fit_network(examples: Sequence[Example], seed: int) -> Network:
     sizes = np.array([len(example.right) for example in useful], np.int64)
     firsts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else sizes
     optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    num_steps = EPOCHS * -(-len(useful) // BATCH)
+    num_steps = min(EPOCHS * -(-len(useful) // BATCH), MAX_STEPS)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / max(num_steps, 1))
     shuffle = np.random.default_rng(seed)
-    for _ in range(EPOCHS if len(useful) else 0):
-        order = shuffle.permutation(len(useful))
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
-            width_of = int(sizes[batch].max())
-            places = torch.from_numpy(firsts[batch][:, None] + np.arange(width_of))
-            real = torch.from_numpy(np.arange(width_of) < sizes[batch][:, None])
-            places = places.where(real, torch.tensor(0))
-            nil = last(first.bias.relu()).expand(len(batch), 1)
-            scores = torch.cat([net(inputs[places]).squeeze(-1).masked_fill(~real, -torch.inf), nil], 1)
-            is_right = right[places] & real
-            is_right = torch.cat([is_right, ~is_right.any(1, keepdim=True)], 1)
-            loss = (scores.logsumexp(1) - scores.masked_fill(~is_right, -torch.inf).logsumexp(1)).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    order = np.zeros(0, np.int64)
+    for _ in range(num_steps):
+        if not len(order):
+            order = shuffle.permutation(len(useful))
+        batch, order = order[:BATCH], order[BATCH:]
+        width_of = int(sizes[batch].max())
+        places = torch.from_numpy(firsts[batch][:, None] + np.arange(width_of))
+        real = torch.from_numpy(np.arange(width_of) < sizes[batch][:, None])
+        places = places.where(real, torch.tensor(0))
+        nil = last(first.bias.relu()).expand(len(batch), 1)
+        scores = torch.cat([net(inputs[places]).squeeze(-1).masked_fill(~real, -torch.inf), nil], 1)
+        is_right = right[places] & real
+        is_right = torch.cat([is_right, ~is_right.any(1, keepdim=True)], 1)
+        loss = (scores.logsumexp(1) - scores.masked_fill(~is_right, -torch.inf).logsumexp(1)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
     return Network(
         mean.astype(np.float32),
         scale.astype(np.float32),

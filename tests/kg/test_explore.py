@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,103 +17,12 @@ from kg.store import GraphStore
 pytestmark = pytest.mark.neo4j
 ROOT = Path(__file__).parent.parent.parent
 
-READS = [
-    "MATCH (n) RETURN n",
-    "MATCH (n:Entity) WHERE n.name STARTS WITH 'Acme' RETURN n.id, n.name ORDER BY n.id LIMIT 5",
-    "MATCH (a)-[r:OWNS]->(b) RETURN a, r, b",
-    "MATCH p = (:Entity)-[*1..2]->(:Entity) RETURN p",
-    "MATCH p = shortestPath((a:Entity {id: 'ex:0'})-[*..3]-(b:Entity {id: 'ex:1'})) RETURN length(p)",
-    "OPTIONAL MATCH (n:Nothing) RETURN n",
-    "MATCH (n) CALL (n) { MATCH (n)--(m) RETURN count(m) AS degree } RETURN n.id, degree",
-    "MATCH (n) WHERE EXISTS { (n)-->() } RETURN count(n) UNION RETURN 1 AS `count(n)`",
-    "RETURN 1",
-    "UNWIND range(1, 3) AS i RETURN i, date(), [i, {a: i}]",
-    "CYPHER 25 MATCH (n) RETURN count(n)",
-    "CYPHER 5 MATCH (n) RETURN count(n)",
-    "// what is there?\nMATCH (n) /* all of it */ RETURN count(n);",
-    "CALL db.labels()",
-    "CALL db.labels() YIELD label RETURN count(label)",
-    "CALL `db`.`labels`()",
-    "CALL db.relationshipTypes",
-    "CALL db.propertyKeys()",
-    "CALL db.schema.visualization()",
-    "CALL db.index.fulltext.queryNodes('entity_names', 'acme') YIELD node, score RETURN node.id, score",
-    "SHOW INDEXES",
-    "SHOW CONSTRAINTS",
-    "SHOW FUNCTIONS",
+STATEMENTS = [
+    json.loads(line) for line in (ROOT / "tests/data/cypher_statements.jsonl").read_text("utf-8").splitlines()
 ]
-REFUSED = [
-    "CREATE (n:Entity {id: 'ex:9'})",
-    "MERGE (n:Entity {id: 'ex:0'}) RETURN n",
-    "MATCH (n) SET n.name = 'x'",
-    "MATCH (n) SET n:Label RETURN n",
-    "MATCH (n) REMOVE n.name",
-    "MATCH ()-[r]->() DELETE r",
-    "MATCH (n) DETACH DELETE n",
-    "FOREACH (i IN [1] | CREATE (:Entity))",
-    "CALL () { CREATE (n) RETURN n } RETURN n",
-    "MATCH (n) CALL (n) { SET n.x = 1 } IN TRANSACTIONS RETURN 1",
-    "CYPHER 5 CREATE (n)",
-    "CYPHER runtime=slotted CREATE (n)",
-    "PROFILE CREATE (n)",
-    "EXPLAIN CREATE (n)",
-    "// MATCH\nCREATE (n)",
-    "/* MATCH (n) */ CREATE (n)",
-    "CREATE/**/(n)",
-    "\\u0043REATE (n)",
-    "cReAtE (n)",
-    "CR/**/EATE (n)",
-    "MATCH (n) RETURN n; CREATE (m)",
-    "MATCH (n) RETURN n /*; */ ; MATCH (n) DETACH DELETE n",
-    "CREATE INDEX FOR (n:Entity) ON (n.x)",
-    "CREATE CONSTRAINT FOR (n:Entity) REQUIRE n.x IS UNIQUE",
-    "DROP CONSTRAINT entity_id",
-    "LOAD CSV FROM 'file:///etc/passwd' AS row RETURN row",
-    "LOAD CSV FROM 'http://127.0.0.1:9/x' AS row RETURN row",
-    "CALL () { LOAD CSV FROM 'http://127.0.0.1:9/x' AS row RETURN row } RETURN row",
-    "LOAD CSV WITH HEADERS FROM 'https://example.org/x' AS row CREATE (n {x: row.x})",
-    "SHOW SETTINGS",
-    "SHOW SETTINGS YIELD name, value WHERE name CONTAINS 'auth' RETURN value",
-    "SHOW TRANSACTIONS",
-    "TERMINATE TRANSACTION 'neo4j-transaction-1'",
-    "SHOW TRANSACTIONS YIELD transactionId AS id TERMINATE TRANSACTION id YIELD message RETURN message",
-    "SHOW USERS",
-    "SHOW CURRENT USER",
-    "SHOW DATABASES",
-    "SHOW HOME DATABASE",
-    "SHOW ROLES",
-    "SHOW PRIVILEGES",
-    "CREATE USER eve SET PASSWORD 'password1'",
-    "ALTER USER neo4j SET PASSWORD 'password1'",
-    "ALTER CURRENT USER SET PASSWORD FROM 'a' TO 'b'",
-    "DROP USER neo4j",
-    "CREATE DATABASE other",
-    "STOP DATABASE neo4j",
-    "ALTER DATABASE neo4j SET ACCESS READ ONLY",
-    "USE system SHOW USERS",
-    "USE system MATCH (n) RETURN n",
-    "CALL dbms.listConfig()",
-    "CALL dbms.listConfig() YIELD name, value RETURN name, value",
-    "MATCH (n) CALL dbms.listConfig('auth') YIELD value RETURN value",
-    "CALL dbms.setConfigValue('db.transaction.timeout', '1h')",
-    "CALL dbms.listConnections()",
-    "CALL dbms.killConnection('bolt-1')",
-    "CALL dbms.showCurrentUser()",
-    "CALL dbms.queryJmx('*:*')",
-    "CALL db.createLabel('X')",
-    "CALL db.clearQueryCaches()",
-    "CALL db.checkpoint()",
-    "CALL db.index.fulltext.awaitEventuallyConsistentIndexRefresh()",
-    "CALL tx.setMetaData({a: 1})",
-    "CALL apoc.load.json('http://127.0.0.1:9/')",
-    "MATCH (n RETURN n",
-    "MATCH (n) RETURN unknown(n)",
-    "RETURN $password",
-    "not Cypher at all",
-    "EXPLAIN",
-    "  ",
-    "",
-]
+"""What people may send, with the verdict that is expected; ``over_http`` where that is another one."""
+READS = [one for one in STATEMENTS if one["verdict"] == "runs"]
+REFUSED = [one for one in STATEMENTS if one["verdict"] == "refused"]
 
 
 @pytest.fixture(scope="module")
@@ -126,27 +36,32 @@ def graph(connection: GraphStore) -> GraphStore:
     return connection
 
 
-@pytest.mark.parametrize("query", READS)
-def test_statements_that_read_are_run(graph: GraphStore, query: str) -> None:
-    table = run_cypher(graph, query, limit=10, timeout_s=20)
+def test_there_are_statements_of_both_kinds() -> None:
+    assert len(READS) > 40
+    assert len(REFUSED) > 120
+
+
+@pytest.mark.parametrize("one", READS, ids=lambda one: one["query"])
+def test_statements_that_read_are_run(graph: GraphStore, one: dict[str, Any]) -> None:
+    table = run_cypher(graph, one["query"], one.get("parameters"), limit=10, timeout_s=20)
 
     assert table.columns
     json.dumps(table.rows)
 
 
-@pytest.mark.parametrize("query", REFUSED)
-def test_other_statements_are_refused_in_one_line(graph: GraphStore, query: str) -> None:
+@pytest.mark.parametrize("one", [*REFUSED, {"query": ""}, {"query": " \n"}], ids=lambda one: one["query"])
+def test_other_statements_are_refused_in_one_line(graph: GraphStore, one: dict[str, Any]) -> None:
     with pytest.raises(QueryRefused) as caught:
-        run_cypher(graph, query, limit=10, timeout_s=20)
+        run_cypher(graph, one["query"], one.get("parameters"), limit=10, timeout_s=20)
 
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_nothing_of_all_that_changed_the_graph(graph: GraphStore) -> None:
     before = graph_hash(graph)
-    for query in REFUSED:
+    for one in REFUSED:
         with pytest.raises(QueryRefused):
-            run_cypher(graph, query, timeout_s=20)
+            run_cypher(graph, one["query"], one.get("parameters"), timeout_s=20)
 
     assert graph_hash(graph) == before
     assert graph.read("SHOW CONSTRAINTS YIELD name RETURN count(name) AS n") == [{"n": 4}]
