@@ -18,6 +18,7 @@ RUN_ELSEWHERE = {
     "python -m kg link --file": "tests/kg/test_linking_files.py",
     "python -m models.train_kgbert": "tests/models/test_stages.py",
     "python -m models.serve": "tests/models/test_serve.py",
+    "python -m models.rerank": "tests/models/test_rerank.py",
     "python -m models.explain": "tests/models/test_serve.py",
     "python -m kg api": "tests/kg/test_api.py",
     "curl": "tests/models/test_serve.py; tests/kg/test_api.py",
