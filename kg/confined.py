@@ -7,8 +7,10 @@ it can be counted, and a driver that waits for Neo4j cannot be called off.
 import json
 import resource
 import signal
+import sys
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from kg.errors import KGError, QueryRefused
@@ -84,8 +86,7 @@ def _serve(pipe: Connection, address: Address, memory_mb: int) -> None:
     try:
         with connect(address) as store:
             pipe.send(True)
-            _, most = resource.getrlimit(resource.RLIMIT_DATA)
-            resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + (memory_mb << 20), most))
+            _limit_memory(memory_mb)
             while True:
                 query, parameters, limits = pipe.recv()
                 try:
@@ -101,7 +102,9 @@ def _serve(pipe: Connection, address: Address, memory_mb: int) -> None:
         return
 
 
-def _data_bytes() -> int:
-    """What this process has for data now, as RLIMIT_DATA counts it."""
-    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123
-        return int(statm.read().split()[5]) * resource.getpagesize()
+def _limit_memory(memory_mb: int) -> None:
+    """Let this process have so much more than now. Only Linux keeps to it; elsewhere the time limit must do."""
+    if sys.platform == "linux":
+        data_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (data_pages * resource.getpagesize() + (memory_mb << 20), most))

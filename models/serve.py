@@ -11,17 +11,21 @@ import tyro
 from kg import cli
 
 if TYPE_CHECKING:
-    from fastapi import APIRouter
-
+    from kg.api.gate import GatedRouter
     from models.predictor import Predictor
 
+WORKERS, QUEUE, DEADLINE_S = 2, 32, 30
+"""Predictions at the same time, requests that may wait for that, and seconds until an answer."""
 
-def predict_router(predictors: "Mapping[str, Predictor]") -> "APIRouter":
+
+def predict_router(predictors: "Mapping[str, Predictor]") -> "GatedRouter":
     """``POST /predict`` and ``POST /explain``: the second says also what the graph knows of each entity."""
-    from fastapi import APIRouter, HTTPException
+    from fastapi import HTTPException
     from pydantic import BaseModel, ConfigDict, Field
 
+    from kg.api.gate import Gate, GatedRouter
     from kg.api.links import EXAMPLE, LinkView, Text
+    from kg.api.problems import problems
     from kg.errors import ConfigError
     from models.predictor import Answer, choose
 
@@ -95,15 +99,18 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "APIRouter":
         snapshot = predictor.encoder.linker.snapshot.hash
         return {**found.as_json(), "moved_by": moved_by, "snapshot": snapshot}
 
-    router = APIRouter(tags=["predictions"])
+    gate = Gate("predictions", workers=WORKERS, queue=QUEUE, deadline_s=DEADLINE_S)
+    router = GatedRouter(gate, tag="predictions")
+    router.states["predictions"] = lambda: "ready"
+    failures = problems(400, 413, 422, 429, 503)
 
-    @router.post("/predict", summary="Label of a text, its entities, and which of them moved it")
-    def predict(request: PredictRequest) -> Prediction:
-        return Prediction.model_validate(answer(request))
+    @router.post("/predict", summary="Label of a text, its entities, and which of them moved it", responses=failures)
+    async def predict(request: PredictRequest) -> Prediction:
+        return await gate.run(lambda _: Prediction.model_validate(answer(request)))
 
-    @router.post("/explain", summary="As /predict, with what the graph says of each entity")
-    def explain(request: PredictRequest) -> Explanation:
-        return Explanation.model_validate(answer(request))
+    @router.post("/explain", summary="As /predict, with what the graph says of each entity", responses=failures)
+    async def explain(request: PredictRequest) -> Explanation:
+        return await gate.run(lambda _: Explanation.model_validate(answer(request)))
 
     return router
 

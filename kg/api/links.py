@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, nullcontext
 from threading import Event
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Response
 from prometheus_client import Counter
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.types import StringConstraints
 
 from kg.api.gate import DEADLINE_S, Gate, GatedRouter
-from kg.api.problems import problems
+from kg.api.problems import ok, problems
 from kg.linking import Linker
 from kg.linking.live import LiveLinker
 from kg.linking.offsets import OffsetUnit, offsets_of
@@ -28,6 +28,20 @@ PROBLEMS = problems(400, 413, 422, 429, 503)
 
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 EXAMPLE = "The European Central Bank raised rates."
+LINKS: dict[str, Any] = {
+    "links": [
+        {
+            "start": 4,
+            "end": 25,
+            "text": "European Central Bank",
+            "id": "fibo:EuropeanCentralBank",
+            "name": "European Central Bank",
+            "confidence": 1.0,
+            "candidates": [{"id": "fibo:EuropeanCentralBank", "name": "European Central Bank", "score": 1.0}],
+        }
+    ]
+}
+COUNTED = {"offset_unit": "code-point", "snapshot": "721c3be7"}
 
 
 class LinkRequest(BaseModel):
@@ -127,7 +141,12 @@ def link_router(
 
     # The answers are made and written as JSON in the worker thread: a long one would hold up the event loop.
 
-    @router.post("/link", summary="Entities that a text mentions", response_model=LinkAnswer, responses=PROBLEMS)
+    @router.post(
+        "/link",
+        summary="Entities that a text mentions",
+        response_model=LinkAnswer,
+        responses=ok(LINKS | COUNTED) | PROBLEMS,
+    )
     async def link(request: LinkRequest) -> Response:
         def work(_: Event) -> str:
             linker, unit = current(), request.offset_unit
@@ -139,7 +158,10 @@ def link_router(
         return Response(await gate.run(work), media_type="application/json")
 
     @router.post(
-        "/link/batch", summary="Entities that each text mentions", response_model=LinkBatchAnswer, responses=PROBLEMS
+        "/link/batch",
+        summary="Entities that each text mentions",
+        response_model=LinkBatchAnswer,
+        responses=ok({"results": [LINKS, {"links": []}]} | COUNTED) | PROBLEMS,
     )
     async def link_batch(request: LinkBatchRequest) -> Response:
         def work(abandoned: Event) -> str:

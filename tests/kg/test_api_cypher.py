@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from starlette.testclient import TestClient
 
@@ -144,6 +145,10 @@ def test_the_command_turns_it_on(graph: GraphStore, home: Path, cli_env: dict[st
                 connection.request("POST", "/cypher", body, headers)
                 answer = connection.getresponse()
                 assert (answer.status, "rows" in json.loads(answer.read())) == (status, status == 200)
+            children = psutil.Process(server.process.pid).children(recursive=True)
+            assert any("spawn_main" in " ".join(child.cmdline()) for child in children) == (status == 200)
             server.process.terminate()
             _, error = server.process.communicate(timeout=60)
             assert (server.process.returncode, error) == (0, "")
+            _, alive = psutil.wait_procs(children, timeout=10)
+            assert alive == []
