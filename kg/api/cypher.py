@@ -1,11 +1,14 @@
 """Free Cypher over HTTP, off unless asked for: what reads the graph is run, with limits on time, rows and bytes."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from fastapi import Response
+from fastapi import FastAPI, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from kg.api.connection import Connection
 from kg.api.gate import DEADLINE_S, Gate, GatedRouter
@@ -51,9 +54,16 @@ class CypherAnswer(BaseModel):
 def add_cypher(router: GatedRouter, connection: Connection, limits: CypherLimits) -> None:
     """Add ``POST /cypher`` behind a gate of its own, so that slow statements hold up nothing else."""
     gate = Gate("cypher", workers=limits.workers, queue=limits.queue, deadline_s=limits.timeout_s + DEADLINE_S)
+    every = [ConfinedCypher() for _ in range(limits.workers)]
     idle: SimpleQueue[ConfinedCypher] = SimpleQueue()
-    for _ in range(limits.workers):
-        idle.put(ConfinedCypher())
+    for one in every:
+        idle.put(one)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for one in every:
+            await run_in_threadpool(one.close)
 
     def answer(request: CypherRequest) -> str:
         confined = idle.get()
@@ -70,7 +80,7 @@ def add_cypher(router: GatedRouter, connection: Connection, limits: CypherLimits
         finally:
             idle.put(confined)
 
-    cypher = GatedRouter(gate, tag="graph")
+    cypher = GatedRouter(gate, tag="graph", lifespan=lifespan)
 
     @cypher.post(
         "/cypher",

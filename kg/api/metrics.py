@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -31,7 +30,6 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = Gauge("kgfuse_http_requests_in_flight", "Requests not answered yet", registry=self.registry)
-        Info("kgfuse_build", "What runs", registry=self.registry).info({"version": version("kgfuse")})
         for collector in (GateCollector(gates), *others):
             self.registry.register(collector)
         ProcessCollector(registry=self.registry)

@@ -1,5 +1,7 @@
 """What a stranger's tool makes of the description of the API: requests that fit it and requests that do not."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,12 +16,16 @@ from hypothesis.strategies import just
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 from schemathesis.specs.openapi.schemas import OpenApiSchema
+from starlette.testclient import TestClient
 
+from kg.api import CypherLimits, create_app, graph_router, link_router
+from kg.errors import StoreUnavailable
+from kg.linking import Linker
 from kg.store import GraphStore
 from tests.builders import tiny_snapshot
 from tests.kg.serving import served
 
-pytestmark = [pytest.mark.neo4j, pytest.mark.slow]
+TOKEN = "0123456789abcdef"
 EXAMPLES = 100  # for each route
 
 
@@ -33,6 +39,8 @@ def described(connection: GraphStore, home: Path, tmp_path_factory: pytest.TempP
         assert server.process.poll() is None
 
 
+@pytest.mark.neo4j
+@pytest.mark.slow
 def test_the_api_is_as_it_describes_itself_and_never_fails(described: OpenApiSchema) -> None:
     asked = Counter[str]()
     for found in described.get_all_operations():
@@ -52,3 +60,60 @@ def test_the_api_is_as_it_describes_itself_and_never_fails(described: OpenApiSch
                 settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))(run)()
     assert len(asked) == 9
     assert asked["POST /link"] >= 2 * EXAMPLES
+
+
+@pytest.fixture(scope="module")
+def linker(tmp_path_factory: pytest.TempPathFactory) -> Linker:
+    return Linker.load(tiny_snapshot(tmp_path_factory.mktemp("kg") / "v1"))
+
+
+def no_store() -> GraphStore:
+    raise StoreUnavailable("No Neo4j answers.")
+
+
+def test_the_api_describes_itself_and_its_page_needs_nothing_from_elsewhere(linker: Linker) -> None:
+    client = TestClient(create_app(link_router(linker), graph_router(no_store)), base_url="http://localhost")
+    paths = client.get("/openapi.json").json()["paths"]
+    assert set(paths) == {
+        "/link",
+        "/link/batch",
+        "/entities/{id}",
+        "/entities/{id}/neighbours",
+        "/search",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    }
+    page = client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert all(path in page.text for path in paths)
+    assert not re.search(r"(src|href)=.?(https?:)?//", page.text)
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_every_route_shows_what_it_takes_gives_and_how_it_fails(linker: Linker) -> None:
+    routers = link_router(linker), graph_router(no_store, cypher=CypherLimits())
+    described = create_app(*routers, token=TOKEN).openapi()
+    schemas = described["components"]["schemas"]
+    problem = {"$ref": "#/components/schemas/Problem"}
+    assert {"title", "status", "detail"} <= schemas["Problem"]["properties"].keys()
+    assert "HTTPValidationError" not in json.dumps(described["paths"])
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            where = f"{method} {path}"
+            (kind,) = operation["responses"]["200"]["content"].values()
+            assert kind["example"], where
+            if method == "post":
+                body = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
+                assert schemas[body]["examples"], where
+                assert {"400", "401", "413", "422", "429", "503"} <= operation["responses"].keys(), where
+            for parameter in operation.get("parameters", []):
+                assert parameter["description"], where
+            for status, answer in operation["responses"].items():
+                if status >= "400":
+                    (kind,) = answer["content"].items()
+                    assert (kind[0], kind[1]["schema"]) == ("application/problem+json", problem), (where, status)
+                    assert kind[1]["example"]["status"] == int(status), (where, status)
+            opened = path in ("/healthz", "/readyz")
+            assert operation.get("security") == (None if opened else [{"token": []}]), where
+            assert ("401" in operation["responses"]) is not opened, where
