@@ -52,19 +52,14 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot in memory; ``entity`` is always a row number of ``entities``."""
+    """A snapshot whose tables are read when they are asked for; ``entity`` is always a row number of ``entities``."""
 
     path: Path
     manifest: Mapping[str, Any]
-    entities: pa.Table
-    aliases: pa.Table
-    relations: tuple[str, ...]
-    triples: NDArray[np.int32]
-    """``[num_triples, 3]``: head, relation, tail."""
 
     @classmethod
     def load(cls, path: Path | str) -> "Snapshot":
-        """Read a snapshot folder and check each file against its manifest.
+        """Open a snapshot folder and check each file against its manifest.
 
         Raises:
             InputError: the folder is not a snapshot, is of another format, or a file was changed.
@@ -78,15 +73,32 @@ class Snapshot:
             raise InputError(
                 manifest_path, f"snapshot format {manifest.get('format')!r}, expected {FORMAT}; make it anew"
             )
-        tables = {}
-        for kind, schema in SCHEMAS.items():
+        for kind in SCHEMAS:
             file = path / f"{kind}.parquet"
             if not file.is_file() or file_sha256(file) != manifest["files"].get(file.name):
                 raise InputError(file, "missing, or not the bytes that its manifest names; make the snapshot again")
-            tables[kind] = pq.read_table(file, schema=schema, memory_map=True)
-        triples = np.stack([tables["triples"][name].to_numpy() for name in ("head", "relation", "tail")], axis=1)
-        relations = tuple(tables["relations"]["name"].to_pylist())
-        return cls(path, manifest, tables["entities"], tables["aliases"], relations, triples)
+        return cls(path, manifest)
+
+    @cached_property
+    def entities(self) -> pa.Table:
+        return self._table("entities")
+
+    @cached_property
+    def aliases(self) -> pa.Table:
+        return self._table("aliases")
+
+    @cached_property
+    def relations(self) -> tuple[str, ...]:
+        return tuple(self._table("relations")["name"].to_pylist())
+
+    @cached_property
+    def triples(self) -> NDArray[np.int32]:
+        """``[num_triples, 3]``: head, relation, tail."""
+        table = self._table("triples")
+        return np.stack([table[name].to_numpy() for name in ("head", "relation", "tail")], axis=1)
+
+    def _table(self, kind: str) -> pa.Table:
+        return pq.read_table(self.path / f"{kind}.parquet", schema=SCHEMAS[kind], memory_map=True)
 
     @property
     def hash(self) -> str:
@@ -95,7 +107,7 @@ class Snapshot:
 
     @property
     def num_entities(self) -> int:
-        return int(self.entities.num_rows)
+        return int(self.manifest["counts"]["entities"])
 
     @cached_property
     def ids(self) -> list[str]:

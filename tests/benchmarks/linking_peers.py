@@ -90,9 +90,9 @@ def load_ours_matching(folder: Path, ranker: Path | None = None) -> Loaded:
 
 def ours_matching(linker: Any, doc: Doc) -> Found:
     """Mentions without ranking, by what there is for it inside the linker."""
-    from kg.normalise import normalise
+    from kg.linking.tokens import tokens_of
 
-    return list(linker._mentions(normalise(doc["text"])))
+    return list(linker._reader.proposals(tokens_of(doc["text"])))
 
 
 def _linker(snapshot: Path, ranker: Path | None) -> Any:
