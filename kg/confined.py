@@ -5,6 +5,8 @@ it can be counted, and a driver that waits for Neo4j cannot be called off.
 """
 
 import json
+import logging
+import os
 import resource
 import signal
 import sys
@@ -18,6 +20,7 @@ from kg.explore import run_cypher
 from kg.local_server import Address
 from kg.store import connect
 
+log = logging.getLogger(__name__)
 MEMORY_MB = 512
 START_S, SPARE_S = 60, 2  # until a new process has connected; until Neo4j has said that time is up
 
@@ -47,6 +50,9 @@ class ConfinedCypher:
             answer = self._pipe.recv()
         except (EOFError, OSError) as error:
             self.close()
+            log.warning(
+                "The process for Cypher ended within its %d MB; the next statement has a new one.", self._memory_mb
+            )
             raise QueryRefused(
                 f"The answer needs more than the {self._memory_mb} MB that it may take; return less at once."
             ) from error
@@ -87,6 +93,7 @@ def _serve(pipe: Connection, address: Address, memory_mb: int) -> None:
         with connect(address) as store:
             pipe.send(True)
             _limit_memory(memory_mb)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # out of memory, the driver's Rust prints a stack of 60 lines
             while True:
                 query, parameters, limits = pipe.recv()
                 try:
@@ -96,6 +103,8 @@ def _serve(pipe: Connection, address: Address, memory_mb: int) -> None:
                     pipe.send(error)
                 except MemoryError:
                     return  # with the pipe closed, the other end knows
+                except Exception as error:
+                    pipe.send(KGError(f"Unexpected {type(error).__name__} in the process for Cypher: {error}"))
     except KGError as error:
         pipe.send(error)
     except EOFError:
