@@ -194,7 +194,8 @@ class CandidateFinder:
         kept = ordered[:MAX_CONSIDERED]
         if not kept:
             return NONE
-        features = self._features(key, kept, links, num_exact)
+        # Only a ranker looks at features, and they take three quarters of the time.
+        features = self._features(key, kept, links, num_exact) if self._learned else None
         raw = np.array([max(name.prior, 1e-3) * max(name.fit, 0.5 * name.cosine) ** 4 for _, name in kept])
         scores = raw / raw.sum()
         order = np.lexsort((np.arange(len(kept)), -scores))
@@ -202,7 +203,7 @@ class CandidateFinder:
             np.array([kept[i][0] for i in order], np.int64),
             tuple(kept[i][1].prior for i in order),
             tuple(scores[order].tolist()),
-            features[order],
+            NONE.features if features is None else features[order],
             max(max(name.fit, 0.8 * name.cosine) for _, name in kept),
         )
 
@@ -228,8 +229,8 @@ class CandidateFinder:
     def _add_similar(self, found: dict[int, _Name], form: str, share: float) -> None:
         """Add the entities with names that are spelt like a form of the mention's key."""
         dictionary, exchanged = self.dictionary, share if share < 1 else 0.0
-        for rank, (key, cosine) in enumerate(dictionary.similar(form, MAX_SIMILAR, MIN_COSINE), 2):
-            for entity, prior, flags in dictionary.bearers(key):
+        for rank, (key, bearers, cosine) in enumerate(dictionary.similar(form, MAX_SIMILAR, MIN_COSINE), 2):
+            for entity, prior, flags in bearers:
                 preferred, turned = bool(flags & Flag.PREFERRED), bool(flags & Flag.TURNED)
                 _offer(found, entity, _Name(prior, 0.0, preferred, cosine, rank, key, turned, exchanged))
             if len(found) >= 2 * MAX_CONSIDERED:

@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from kg.linking.changes import Changes, compile_changes, is_complete, older_dictionaries, write_manifest
 from kg.linking.coherence import ranges
 from kg.linking.compile import compile_dictionary
-from kg.linking.namefiles import Entry, NameFiles, open_arrays, open_trie
+from kg.linking.namefiles import Bearer, Entry, NameFiles, open_arrays, open_trie
 from kg.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -94,26 +95,26 @@ class Dictionary:
         found = self._of(key)
         return found[0].entries(found[1], surface, folded) if found else []
 
-    def bearers(self, key: str) -> list[tuple[int, float, int]]:
+    def bearers(self, key: str) -> list[Bearer]:
         """Entity, prior and flags of each alias under ``key``."""
         found = self._of(key)
         return found[0].bearers(found[1]) if found else []
 
-    def similar(self, key: str, limit: int, least: float) -> list[tuple[str, float]]:
-        """Keys that are spelt most like ``key``, best first, and how like each is, at least ``least``."""
-        numbers, scores = self._names.fuzzy.search(key, limit, least)
-        found = [
-            (self._names.key(number), score) for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)
-        ]
-        if self._changes is not None:
-            names = self._changes.names
-            numbers, scores = names.fuzzy.search(key, limit, least)
-            found = [row for row in found if names.find(row[0]) is None]
-            found += [
-                (names.key(number), score) for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)
-            ]
-            found.sort(key=lambda row: (-row[1], row[0]))
-        return found[:limit]
+    def similar(self, key: str, limit: int, least: float) -> Iterator[tuple[str, list[Bearer], float]]:
+        """Keys that are spelt most like ``key``, best first; their bearers, and how like each is."""
+        names = self._names
+        numbers, scores = names.fuzzy.search(key, limit, least)
+        if self._changes is None:
+            for number, score in zip(numbers.tolist(), scores.tolist(), strict=True):
+                yield names.key(number), names.bearers(number), score
+            return
+        changed = self._changes.names
+        found = [(score, names.key(number)) for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)]
+        found = [row for row in found if changed.find(row[1]) is None]
+        numbers, scores = changed.fuzzy.search(key, limit, least)
+        found += [(score, changed.key(number)) for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)]
+        for score, name in sorted(found, key=lambda row: (-row[0], row[1]))[:limit]:
+            yield name, self.bearers(name), score
 
     def _of(self, key: str) -> tuple[NameFiles, int] | None:
         if self._changes is not None:

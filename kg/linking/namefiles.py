@@ -1,7 +1,7 @@
 """Names with the entities that bear them, memory-mapped: those of a whole dictionary, or of a change to one."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import marisa_trie
 import numpy as np
@@ -20,6 +20,10 @@ class Entry(NamedTuple):
     fit: float
     """How well the mention's spelling fits the alias, beyond having the same key; 1 when it is written the same."""
     preferred: bool
+
+
+Bearer: TypeAlias = tuple[int, float, int]
+"""Entity, prior and flags (``kg.linking.names.Flag``) of an alias."""
 
 
 class NameFiles:
@@ -82,8 +86,8 @@ class NameFiles:
                 found.append(Entry(entity, float(self._prior[i]), fit, bool(flags & Flag.PREFERRED)))
         return found
 
-    def bearers(self, number: int) -> list[tuple[int, float, int]]:
-        """Entity, prior and flags of each alias under a key."""
+    def bearers(self, number: int) -> list[Bearer]:
+        """Of each alias under a key."""
         rows = slice(int(self._offsets[number]), int(self._offsets[number + 1]))
         entities = self._entity[rows] if self._moved is None else self._moved[self._entity[rows]]
         return list(zip(entities.tolist(), self._prior[rows].tolist(), self._flags[rows].tolist(), strict=True))
