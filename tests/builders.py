@@ -1,8 +1,9 @@
 """The smallest valid objects for tests; real code paths, no stand-ins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kg.linking import Linker
 from kg.snapshot import Snapshot, write_snapshot
 
 COMPANIES = ("Acme Bank", "Borealis Insurance", "Corvus Fund", "Delta Exchange")
@@ -34,3 +35,35 @@ def tiny_snapshot(
         sources=[{"id": "ex", "release": "1"}],
     )
     return Snapshot.load(folder)
+
+
+def linker_of(
+    folder: Path,
+    names: Mapping[str, Sequence[str]],
+    *,
+    definitions: Mapping[str, str] | None = None,
+    triples: Sequence[tuple[str, str, str]] = (),
+    priors: Mapping[tuple[str, str], float] | None = None,
+    threshold: float = 0.3,
+) -> Linker:
+    """A linker over entities with the names given; the first name is the preferred one."""
+    write_snapshot(
+        folder,
+        entities=[
+            {"id": id, "name": aliases[0], "definition": (definitions or {}).get(id), "types": ["Class"]}
+            for id, aliases in names.items()
+        ],
+        aliases=[
+            {
+                "alias": alias,
+                "entity": id,
+                "prior": (priors or {}).get((alias, id), 1.0),
+                "kind": "pref",
+                "language": "en",
+            }
+            for id, aliases in names.items()
+            for alias in aliases
+        ],
+        triples=list(triples),
+    )
+    return Linker.load(folder, threshold=threshold)

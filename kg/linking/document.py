@@ -17,6 +17,7 @@ from kg.linking.tokens import Tokens
 
 CONTEXT_WINDOW = 80  # words on either side of a mention
 MAX_IN_CONTEXT = 8  # candidates that the words around are compared with
+MAX_TOGETHER = 128  # mentions that speak for each other; of a longer text, those that follow each other
 NUM_BEST, NUM_NEAR = 2, 6  # of the best candidates, those nearest in the graph
 NUM_APPOSED = 3  # candidates that "(SM-5887)" takes over from "amrubicin" before it
 _OPENING = frozenset("([")
@@ -55,6 +56,25 @@ def described(
     Returns:
         the candidates, and ``kg.linking.ranker.feature_names`` of them ``[cand, features]``.
     """
+    sets: list[CandidateSet] = []
+    features: list[Array] = []
+    for start in range(0, len(mentions), MAX_TOGETHER):
+        part = slice(start, start + MAX_TOGETHER)
+        found = _described_together(tokens, mentions[part], local[part], finder, context, graph=graph)
+        sets += found[0]
+        features += found[1]
+    return sets, features
+
+
+def _described_together(
+    tokens: Tokens,
+    mentions: Sequence[Mention],
+    local: Sequence[Array],
+    finder: CandidateFinder,
+    context: ContextIndex,
+    *,
+    graph: bool,
+) -> tuple[list[CandidateSet], list[Array]]:
     sets, favours = _with_apposed(tokens, mentions, local, finder)
     if graph:
         sets = _with_near(mentions, sets, local, finder)

@@ -1,6 +1,6 @@
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,40 +11,9 @@ from kg.errors import ConfigError
 from kg.linking import Linker
 from kg.snapshot import Snapshot, write_snapshot
 from kg.types import Link
+from tests.builders import linker_of
 
 SENTENCES = Path(__file__).parent.parent / "data" / "linking_sentences.jsonl"
-
-
-def linker_of(
-    folder: Path,
-    names: Mapping[str, Sequence[str]],
-    *,
-    definitions: Mapping[str, str] | None = None,
-    triples: Sequence[tuple[str, str, str]] = (),
-    priors: Mapping[tuple[str, str], float] | None = None,
-    threshold: float = 0.3,
-) -> Linker:
-    """A linker over entities with the names given; the first name is the preferred one."""
-    write_snapshot(
-        folder,
-        entities=[
-            {"id": id, "name": aliases[0], "definition": (definitions or {}).get(id), "types": ["Class"]}
-            for id, aliases in names.items()
-        ],
-        aliases=[
-            {
-                "alias": alias,
-                "entity": id,
-                "prior": (priors or {}).get((alias, id), 1.0),
-                "kind": "pref",
-                "language": "en",
-            }
-            for id, aliases in names.items()
-            for alias in aliases
-        ],
-        triples=list(triples),
-    )
-    return Linker.load(folder, threshold=threshold)
 
 
 def found(links: Sequence[Link]) -> list[tuple[str, str | None]]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kg.linking import Linker
 from kg.linking.corpus import Chunk, link_chunk
-from tests.kg.test_linking import linker_of
+from tests.builders import linker_of
 
 NAMES = {
     "ex:bank": ["Acme Bank", "bank", "AB"],

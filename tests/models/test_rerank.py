@@ -113,6 +113,15 @@ def test_spans_that_are_given_are_ranked_too(snapshot: Snapshot, ranker: Path) -
     assert sum(candidate.score for candidate in person.candidates) <= 1 + 1e-6
 
 
+def test_a_long_text_is_linked_in_parts(snapshot: Snapshot, ranker: Path) -> None:
+    """What its mentions say of each other would grow with the square of its length."""
+    texts = gold_texts(4, 5_000)
+    links = Linker.load(snapshot, ranker=ranker).link("\n".join(text.text for text in texts))
+    assert len(links) == 10_000
+    named = [link.id for link in links[1::2]]
+    assert named == [text.mentions[1][2][0] for text in texts]
+
+
 def test_the_report_says_what_texts_that_were_not_learned_from_give(snapshot: Snapshot, ranker: Path) -> None:
     report = json.loads((ranker / "manifest.json").read_text())["report"]
     assert report["accuracy"]["graph"] > report["accuracy"]["document"] + 0.15
