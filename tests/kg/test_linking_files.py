@@ -122,6 +122,11 @@ def until_it_writes(process: "subprocess.Popen[str]", folder: Path) -> None:
         time.sleep(0.005)
 
 
+def _as_on_a_terminal() -> None:
+    """Heed Ctrl-C; what a shell starts in the background does not, and neither do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize(
     ("workers", "how", "code", "says"),
     [
@@ -140,7 +145,9 @@ def test_a_run_that_was_ended_goes_on_where_it_was(
     where = ["--file", str(source), "--out", str(target)]
     command = [sys.executable, "-m", "kg", "link", *where, "--workers", str(workers)]
     env = {**os.environ, "KGFUSE_HOME": str(tmp_path / "home")}
-    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=_as_on_a_terminal
+    )
     try:
         until_it_writes(process, tmp_path)
         children = psutil.Process(process.pid).children()
