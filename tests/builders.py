@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kg.linking import Linker
 from kg.snapshot import Snapshot, write_snapshot
+from kg.store import GraphStore
 
 COMPANIES = ("Acme Bank", "Borealis Insurance", "Corvus Fund", "Delta Exchange")
 
@@ -67,3 +68,13 @@ def linker_of(
         triples=list(triples),
     )
     return Linker.load(folder, threshold=threshold)
+
+
+def write_tiny_graph(store: GraphStore) -> None:
+    """Two companies, one owning the other, in place of all that is there."""
+    store.write("MATCH (n) DETACH DELETE n")
+    store.write(
+        "CREATE (a:Entity:Ex:Class {id: 'ex:0', iri: 'urn:0', name: 'Acme Bank', names: ['Acme Bank', 'Acme']}), "
+        "(b:Entity:Ex:Class {id: 'ex:1', iri: 'urn:1', name: 'Borealis'}), "
+        "(a)-[:OWNS {sid: 's', since: date('2020-01-31')}]->(b)"
+    )

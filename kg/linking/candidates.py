@@ -4,13 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kg.linking.dictionary import Dictionary
-from kg.linking.fuzzy import FuzzyIndex
+from kg.linking.learned import LearnedNames
 from kg.linking.names import Flag
 from kg.linking.tokens import name_key
 
@@ -48,24 +47,6 @@ FEATURES = (
     "exact_candidates",
 )
 """What is known of a candidate without the text around the mention."""
-
-
-class Learned(Protocol):
-    """What gold links have taught of names (``kg.linking.ranker``)."""
-
-    fuzzy: FuzzyIndex
-
-    def links(self, key: str) -> Mapping[int, int]:
-        """How often mentions with this key denoted each entity."""
-
-    entity_counts: NDArray[np.float32]
-    """How often each entity was denoted ``[num_entities]``."""
-
-    def vocabulary_share(self, entity_id: str) -> float:
-        """Log of the share of links to ids of this shape."""
-
-    def key(self, number: int) -> str:
-        """A key by its number in ``fuzzy``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +88,10 @@ class _Name:
 class CandidateFinder:
     """Candidates from a dictionary and, where there is one, from what was learned."""
 
-    def __init__(self, dictionary: Dictionary, learned: Learned | None = None) -> None:
+    def __init__(self, dictionary: Dictionary, learned: LearnedNames | None = None) -> None:
         self.dictionary, self._learned = dictionary, learned
         self.taught = np.log1p(learned.entity_counts if learned else np.zeros(dictionary.num_entities, np.float32))
-        self._preferred = lru_cache(maxsize=100_000)(
-            lambda entity: frozenset(name_key(dictionary.entity_name(entity)).split(" "))
-        )
+        self._preferred = lru_cache(maxsize=100_000)(self._preferred_words)
         self._rarity = lru_cache(maxsize=100_000)(self._rarity_of)
         self._unnamed = lru_cache(maxsize=20_000)(self._unnamed_features)
         self.named = lru_cache(maxsize=100_000)(self._named)
@@ -188,10 +167,7 @@ class CandidateFinder:
                 self._add(found, form, share)
             for form, share in [(key, 1.0), *forms[:1]]:
                 self._add_similar(found, form, share)
-        ordered = sorted(
-            found.items(), key=lambda row: (-row[1].cosine - row[1].fit - row[1].learned, row[1].rank, row[0])
-        )
-        kept = ordered[:MAX_CONSIDERED]
+        kept = sorted(found.items(), key=_closest_first)[:MAX_CONSIDERED]
         if not kept:
             return NONE
         # Only a ranker looks at features, and they take three quarters of the time.

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from kg.linking.coherence import surroundings
 from kg.linking.compile import (
     Aliases,
     aliases_of,
@@ -32,9 +33,7 @@ from kg.linking.compile import (
     word_frequency,
     write_entities,
     write_names,
-    write_surroundings,
 )
-from kg.linking.fuzzy import FuzzyIndex
 from kg.linking.namefiles import NameFiles, open_arrays, open_trie
 from kg.snapshot import Snapshot, file_sha256
 
@@ -85,8 +84,7 @@ def compile_changes(snapshot: Snapshot, older: Snapshot, folder: Path) -> bool:
     if len(keys) > MAX_SHARE * len(base):
         return False
     (folder / "changes").mkdir()
-    idf = FuzzyIndex(source).idf
-    write_names(_borne(snapshot, older, keys, moved, base, before, gained), folder / "changes", idf=idf)
+    write_names(_borne(snapshot, keys, moved, base, before, gained), folder / "changes", idf=base.fuzzy.idf)
     chained = moved if before is None else np.where(before.moved >= 0, moved[before.moved], -1).astype(np.int32)
     save(folder / "changes", {"moved": chained})
     frequency = _frequency_now(snapshot, older, moved, source, before)
@@ -98,10 +96,8 @@ def compile_changes(snapshot: Snapshot, older: Snapshot, folder: Path) -> bool:
     if np.array_equal(older.triples, snapshot.triples) and np.array_equal(moved, np.arange(snapshot.num_entities)):
         for name in ("near_offsets", "near_entities", "near_weights", "degree"):
             _share(source / f"{name}.npy", folder / f"{name}.npy")
-        aliased = np.bincount(snapshot.aliases["entity"].to_numpy(), minlength=snapshot.num_entities) > 0
-        save(folder, {"aliased": aliased})
     else:
-        write_surroundings(snapshot, folder)
+        save(folder, surroundings(snapshot.triples, snapshot.num_entities))
     return True
 
 
@@ -132,7 +128,6 @@ def _not_in(some: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.
 
 def _borne(
     snapshot: Snapshot,
-    older: Snapshot,
     keys: set[str],
     moved: NDArray[np.int32],
     base: NameFiles,

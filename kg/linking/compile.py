@@ -56,7 +56,7 @@ def compile_dictionary(snapshot: Snapshot, folder: Path) -> None:
     found = substitutes(aliases.keys, aliases.columns["entity"].tolist())
     (folder / "substitutes.json").write_text(json.dumps(found, sort_keys=True), encoding="utf-8")
     write_entities(snapshot, folder)
-    write_surroundings(snapshot, folder)
+    save(folder, surroundings(snapshot.triples, snapshot.num_entities))
     frequency = word_frequency(shown(texts_of(snapshot.entities), "Words"))
     words = marisa_trie.Trie(frequency)
     words.save(str(folder / "words.marisa"))
@@ -84,15 +84,13 @@ def write_names(aliases: Aliases, folder: Path, *, idf: NDArray[np.float32] | No
 
 
 def write_entities(snapshot: Snapshot, folder: Path) -> None:
+    """Write what each entity is called, and whether it has names that text can mention."""
     with pa.OSFile(str(folder / "entities.arrow"), "wb") as sink:
         table = snapshot.entities.select(["id", "name", "definition"]).combine_chunks()
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
-
-
-def write_surroundings(snapshot: Snapshot, folder: Path) -> None:
     aliased = np.bincount(snapshot.aliases["entity"].to_numpy(), minlength=snapshot.num_entities) > 0
-    save(folder, {"aliased": aliased, **surroundings(snapshot.triples, snapshot.num_entities)})
+    save(folder, {"aliased": aliased})
 
 
 def save(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

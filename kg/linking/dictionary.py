@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 import tempfile
+from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,14 +138,8 @@ class Dictionary:
 
     def index_of(self, entity_id: str) -> int | None:
         """Entity by id; ids are sorted."""
-        low, high = 0, self.num_entities
-        while low < high:
-            middle = (low + high) // 2
-            if self.entity_id(middle) < entity_id:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < self.num_entities and self.entity_id(low) == entity_id else None
+        place = bisect_left(range(self.num_entities), entity_id, key=self.entity_id)
+        return place if place < self.num_entities and self.entity_id(place) == entity_id else None
 
     def surroundings(
         self, entities: NDArray[np.int64]

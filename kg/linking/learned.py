@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,8 @@ class LearnedNames:
         return [start + len(key) for key in self._trie.iter_prefixes(text[start : start + MAX_NAME])]
 
 
-def write_learned(folder: Path, links: Mapping[tuple[str, str], int], spans: Mapping[str, tuple[int, int]]) -> None:
-    """Write the tables of ``LearnedNames`` into an existing folder.
-
-    Args:
-        links: how often a key denoted an entity, by key and id.
-        spans: how often a key was a mention and was none.
-    """
+def write_links(folder: Path, links: Mapping[tuple[str, str], int]) -> None:
+    """Write how often a key denoted an entity, by key and id, and the index of the keys, for ``LearnedNames``."""
     rows = sorted(links.items())
     columns = {
         "key": [key for (key, _), _ in rows],
@@ -86,6 +81,11 @@ def write_learned(folder: Path, links: Mapping[tuple[str, str], int], spans: Map
         "count": [count for _, count in rows],
     }
     pq.write_table(pa.table(columns, schema=LINKS), folder / "links.parquet", compression="zstd")
+    build_fuzzy(sorted({key for key, _ in links}), folder)
+
+
+def write_spans(folder: Path, spans: Mapping[str, tuple[int, int]]) -> None:
+    """Write how often a key was a mention, and how often it was none, for ``LearnedNames``."""
     counted = sorted(spans.items())
     columns = {
         "key": [key for key, _ in counted],
@@ -93,12 +93,7 @@ def write_learned(folder: Path, links: Mapping[tuple[str, str], int], spans: Map
         "others": [others for _, (_, others) in counted],
     }
     pq.write_table(pa.table(columns, schema=SPANS), folder / "spans.parquet", compression="zstd")
-    build_fuzzy(sorted(set(_keys(links))), folder)
 
 
 def _shape(entity_id: str) -> str:
     return _DIGIT.sub("0", entity_id)
-
-
-def _keys(links: Iterable[tuple[str, str]]) -> Iterable[str]:
-    return (key for key, _ in links)

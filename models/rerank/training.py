@@ -30,7 +30,7 @@ from kg.linking.candidates import CandidateSet
 from kg.linking.context import ContextIndex
 from kg.linking.dictionary import Dictionary
 from kg.linking.document import Mention, described
-from kg.linking.learned import LearnedNames, write_learned
+from kg.linking.learned import LearnedNames, write_links, write_spans
 from kg.linking.ranker import (
     FORMAT,
     NUM_MENTION_BUCKETS,
@@ -130,7 +130,8 @@ def learn_names(dictionary: Dictionary, gold: Sequence[GoldText], folder: Path) 
             (tokens, {(start, end): key for (start, end, _), (key, _) in zip(text.mentions, keys, strict=True)})
         )
         links.update((key, id) for (key, _), (_, _, ids) in zip(keys, text.mentions, strict=True) for id in ids)
-    write_learned(folder, links, {})
+    write_links(folder, links)
+    write_spans(folder, {})
     reader = Reader(dictionary, LearnedNames(folder, dictionary))
     counts: dict[str, list[int]] = {}
     for tokens, wanted in read:
@@ -140,7 +141,7 @@ def learn_names(dictionary: Dictionary, gold: Sequence[GoldText], folder: Path) 
             for proposal in here:
                 if tokens.span(proposal.first, proposal.last) not in wanted:
                     counts.setdefault(proposal.key, [0, 0])[1] += 1
-    write_learned(folder, links, {key: (yes, no) for key, (yes, no) in counts.items()})
+    write_spans(folder, {key: (yes, no) for key, (yes, no) in counts.items()})
     return LearnedNames(folder, dictionary)
 
 

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from kg.api import CypherLimits, create_app, graph_router
 from kg.graph_hash import graph_hash
 from kg.store import GraphStore
-from tests.builders import tiny_snapshot
+from tests.builders import tiny_snapshot, write_tiny_graph
 from tests.kg.serving import served
 
 pytestmark = pytest.mark.neo4j
@@ -22,12 +22,7 @@ STATEMENTS = Path(__file__).parent.parent / "data" / "cypher_statements.jsonl"
 
 @pytest.fixture(scope="module")
 def graph(connection: GraphStore) -> GraphStore:
-    connection.write("MATCH (n) DETACH DELETE n")
-    connection.write(
-        "CREATE (a:Entity:Ex:Class {id: 'ex:0', iri: 'urn:0', name: 'Acme Bank', names: ['Acme Bank', 'Acme']}), "
-        "(b:Entity:Ex:Class {id: 'ex:1', iri: 'urn:1', name: 'Borealis'}), "
-        "(a)-[:OWNS {sid: 's', since: date('2020-01-31')}]->(b)"
-    )
+    write_tiny_graph(connection)
     return connection
 
 

@@ -13,6 +13,7 @@ from kg.errors import KGError, QueryRefused
 from kg.explore import brief, run_cypher
 from kg.graph_hash import graph_hash
 from kg.store import GraphStore
+from tests.builders import write_tiny_graph
 
 pytestmark = pytest.mark.neo4j
 ROOT = Path(__file__).parent.parent.parent
@@ -27,12 +28,7 @@ REFUSED = [one for one in STATEMENTS if one["verdict"] == "refused"]
 
 @pytest.fixture(scope="module")
 def graph(connection: GraphStore) -> GraphStore:
-    connection.write("MATCH (n) DETACH DELETE n")
-    connection.write(
-        "CREATE (a:Entity:Ex:Class {id: 'ex:0', iri: 'urn:0', name: 'Acme Bank', names: ['Acme Bank', 'Acme']}), "
-        "(b:Entity:Ex:Class {id: 'ex:1', iri: 'urn:1', name: 'Borealis'}), "
-        "(a)-[:OWNS {sid: 's', since: date('2020-01-31')}]->(b)"
-    )
+    write_tiny_graph(connection)
     return connection
 
 
