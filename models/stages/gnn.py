@@ -11,8 +11,8 @@ from kg.settings import Settings
 from kg.snapshot import Snapshot
 from kg.store import open_store
 from models.data import read_task
-from models.gnn import train_gnn
 from models.graph import load_graph, text_features
+from models.link_prediction import train_gnn
 from models.recipe import resolve_path
 from models.reduction import build_table
 from models.reembed import save_features

@@ -11,24 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch_geometric.nn import MessagePassing
 
 from kg.errors import KGError
-from models import gnn
-from models.gnn import (
-    ComposeAndSum,
-    Composition,
-    EntityEncoder,
-    GNNConfig,
-    Pairs,
-    affected_nodes,
-    embed,
-    evaluate_ranks,
-    load_encoder,
-    one_to_n_loss,
-    train_gnn,
-)
+from models import link_prediction
+from models.gnn import EntityEncoder, GNNConfig, affected_nodes, embed, load_encoder
 from models.graph import Data, split_edges, triples_of, with_inverses
+from models.link_prediction import evaluate, one_to_n_loss, train_gnn
+from models.propagation import Edges
+from models.ranking import Pairs
 
 SMALL = GNNConfig(dim=16, epochs=6, batch_size=16, evaluate_every=2, patience=99)
 GROUPS, SIZE = 6, 10
@@ -67,99 +57,43 @@ def encoder_of(config: GNNConfig, *, nodes: int = 5, relations: int = 2, text_di
     return EntityEncoder(num_nodes=nodes, num_relations=relations, text_dim=text_dim, config=config)
 
 
-@pytest.mark.parametrize("chunk", [3, 65_536])
-def test_composing_and_both_gradients_are_those_of_the_plain_formula(
-    chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gnn, "EDGE_CHUNK", chunk)
-    torch.manual_seed(0)
-    edges = random_edges(nodes=6, relations=3, edges=20)
-    states, relations = torch.randn(6, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
-    plain = torch.zeros(6, 4).index_add(0, edges[:, 2], states[edges[:, 0]] * relations[edges[:, 1]])
-    weights = torch.randn(6, 4)
-    expected = torch.autograd.grad((plain * weights).sum(), (states, relations))
-    made = ComposeAndSum.apply(states, relations, edges)
-    found = torch.autograd.grad((made * weights).sum(), (states, relations))
-    torch.testing.assert_close(made, plain)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-def test_the_gradients_of_composing_are_those_of_finite_differences() -> None:
-    torch.manual_seed(0)
-    edges = random_edges(nodes=5, relations=2, edges=12)
-    inputs = [torch.randn(rows, 3, dtype=torch.float64, requires_grad=True) for rows in (5, 2)]
-    assert torch.autograd.gradcheck(lambda s, r: ComposeAndSum.apply(s, r, edges), inputs)
-
-
-def test_composing_over_no_edges_gives_zeros() -> None:
-    states = torch.randn(4, 3, requires_grad=True)
-    made = ComposeAndSum.apply(states, torch.randn(2, 3), torch.zeros(0, 3, dtype=torch.long))
-    made.sum().backward()
-    assert made.eq(0).all()
-    assert states.grad is not None
-    assert states.grad.eq(0).all()
-
-
-class Reference(MessagePassing):
-    """Mean over incoming edges of head times relation, as torch_geometric computes it."""
-
-    def __init__(self) -> None:
-        super().__init__(aggr="mean", flow="source_to_target")
-
-    def forward(self, states: Tensor, relations: Tensor, edges: Tensor) -> Tensor:
-        result: Tensor = self.propagate(edges[:, [0, 2]].T, x=states, rel=relations[edges[:, 1]])
-        return result
-
-    def message(self, x_j: Tensor, rel: Tensor) -> Tensor:
-        return x_j * rel
-
-
-def test_a_layer_aggregates_as_torch_geometric_does() -> None:
-    torch.manual_seed(0)
-    edges = random_edges(nodes=8, relations=3, edges=30)
-    edges[:, 2] %= 7  # the last node hears from nobody
-    layer, states = Composition(5, 3), torch.randn(8, 5)
-    assert layer(states, edges).eq(0).all()  # it starts at zero
-    torch.nn.init.normal_(layer.message.weight)
-    mean = Reference()(states, layer.relations.weight, edges)
-    torch.testing.assert_close(layer(states, edges), mean @ layer.message.weight.T)
-    assert layer(states, edges)[7].eq(0).all()
-
-
-@pytest.mark.parametrize("decoder", ["distmult", "complex"])
+@pytest.mark.parametrize("decoder", ["distmult", "complex", "transe"])
 def test_scores_are_those_of_the_published_formulas(decoder: Any) -> None:
     encoder = encoder_of(GNNConfig(dim=4, decoder=decoder)).eval()
-    torch.nn.init.normal_(encoder.bias)
+    torch.nn.init.normal_(encoder.relations.weight)
     entities = torch.randn(5, 4)
     heads, relations, tails = torch.tensor([0, 3]), torch.tensor([1, 2]), torch.tensor([4, 1, 0])
     scores = encoder.score(entities, heads, relations, tails)
     assert scores.shape == (2, 3)
+    torch.testing.assert_close(encoder.score(entities, heads, relations)[:, tails], scores)
     for row, (head, relation) in enumerate(zip(heads.tolist(), relations.tolist(), strict=True)):
         for column, tail in enumerate(tails.tolist()):
-            h, r, t = (
-                vectors[at]
-                for vectors, at in ((entities, head), (encoder.relations.weight, relation), (entities, tail))
-            )
-            if decoder == "distmult":
-                expected = (h * r * t).sum()
-            else:
-                h, r, t = (torch.complex(vector[:2], vector[2:]) for vector in (h, r, t))
-                expected = (h * r * t.conj()).sum().real
-            torch.testing.assert_close(scores[row, column], expected + encoder.bias[tail])
+            h, r, t = entities[head], encoder.relations.weight[relation], entities[tail]
+            expected = {
+                "distmult": lambda h, r, t: (h * r * t).sum(),
+                "complex": lambda h, r, t: (
+                    (torch.complex(h[:2], h[2:]) * torch.complex(r[:2], r[2:]) * torch.complex(t[:2], -t[2:]))
+                    .sum()
+                    .real
+                ),
+                "transe": lambda h, r, t: -(h + r - t).square().sum() / 2,
+            }[decoder](h, r, t)
+            torch.testing.assert_close(scores[row, column], expected)
 
 
 def ranks_of(encoder: EntityEncoder, triples: list[tuple[int, int, int]], known: list[tuple[int, int, int]]) -> Any:
-    features = torch.zeros(len(encoder.bias), 3)
+    features = torch.zeros(encoder.rows.num_embeddings, 3)
     filter_ = Pairs(with_inverses(torch.tensor(known), encoder.num_relations), num_relations=2 * encoder.num_relations)
-    return evaluate_ranks(encoder, torch.zeros(0, 3, dtype=torch.long), features, torch.tensor(triples), filter_)
+    nothing = Edges(torch.zeros(0, 3, dtype=torch.long), len(features))
+    degrees = torch.arange(len(features))
+    return evaluate(encoder, nothing, features, torch.tensor(triples), filter_, degrees=degrees)
 
 
-def constant_scorer(bias: list[float]) -> EntityEncoder:
-    """Scores a tail by its bias alone."""
-    encoder = encoder_of(GNNConfig(dim=4), nodes=len(bias))
-    torch.nn.init.zeros_(encoder.relations.weight)
-    encoder.bias.data = torch.tensor(bias)
+def constant_scorer(scores: list[float]) -> EntityEncoder:
+    """Gives a tail a score of its own, whatever it is asked."""
+    encoder = encoder_of(GNNConfig(dim=2, decoder="distmult", num_layers=0), nodes=len(scores))
+    encoder.rows.weight.data = torch.tensor([[1.0, score] for score in scores])
+    encoder.score = lambda entities, heads, relations: entities[:, 1].repeat(len(heads), 1)  # type: ignore[method-assign]
     return encoder
 
 
@@ -177,21 +111,29 @@ def test_ranks_are_filtered_and_ties_count_half() -> None:
     found = ranks_of(encoder, [(4, 0, 2)], known)
     assert found["tail"]["mrr"] == pytest.approx(1 / 1.5)
     assert found["head"]["mrr"] == pytest.approx(1 / 5)
-    assert found["mrr"] == found["by_relation"][0] == pytest.approx((1 / 1.5 + 1 / 5) / 2)
+    assert found["mrr"] == found["by_relation"][0]["mrr"] == pytest.approx((1 / 1.5 + 1 / 5) / 2)
     assert ranks_of(encoder, [(4, 0, 2)], known[2:])["tail"]["mrr"] == pytest.approx(1 / 3.5)
     # a relation of another kind is not a known answer
     assert ranks_of(encoder, [(4, 0, 2)], [*known[2:], (4, 1, 0)])["tail"]["mrr"] == pytest.approx(1 / 3.5)
 
 
-def test_ranks_do_not_depend_on_the_size_of_a_batch() -> None:
+def test_ranks_are_told_by_degree_of_what_is_looked_for() -> None:
+    encoder = constant_scorer([4.0, 3.0, 2.0, 1.0])
+    found = ranks_of(encoder, [(3, 0, 0), (0, 1, 2)], [(3, 0, 0), (0, 1, 2)])["by_degree"]
+    # of degree 0: tail 0 ranks first, and head 0 does; degree 1 to 2: tail 2 ranks third; degree 3: head 3 ranks last
+    assert {name: (one["ranks"], one["mrr"]) for name, one in found.items()} == {
+        "0+": (2, 1.0),
+        "1+": (1, pytest.approx(1 / 3)),
+        "3+": (1, 0.25),
+    }
+
+
+def test_ranks_do_not_depend_on_the_size_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = encoder_of(SMALL, nodes=9)
-    triples = random_edges(nodes=9, relations=2, edges=25).unique(dim=0)
-    filter_ = Pairs(with_inverses(triples, 2), num_relations=4)
-    features = torch.randn(9, 3)
-    whole, parts = (
-        evaluate_ranks(encoder, triples[:0], features, triples, filter_, batch_size=size) for size in (512, 4)
-    )
-    assert parts == whole
+    triples = random_edges(nodes=9, relations=2, edges=25).unique(dim=0).tolist()
+    whole = ranks_of(encoder, triples, triples)
+    monkeypatch.setattr("models.ranking.SCORES_AT_ONCE", 27)
+    assert ranks_of(encoder, triples, triples) == whole
 
 
 def test_the_loss_of_single_tails_is_the_cross_entropy_of_torch() -> None:
@@ -202,12 +144,12 @@ def test_the_loss_of_single_tails_is_the_cross_entropy_of_torch() -> None:
         torch.testing.assert_close(one_to_n_loss(scores, torch.arange(6), tails, smoothing), expected)
 
 
-def test_several_tails_share_the_mass_of_their_pair() -> None:
+def test_each_tail_of_a_pair_counts_as_a_question_of_its_own() -> None:
     torch.manual_seed(0)
     scores = torch.randn(2, 4)
     rows, tails = torch.tensor([0, 0, 1]), torch.tensor([1, 3, 2])
-    target = torch.tensor([[0, 0.5, 0, 0.5], [0, 0, 1.0, 0]])
-    torch.testing.assert_close(one_to_n_loss(scores, rows, tails, 0.0), functional.cross_entropy(scores, target))
+    expected = functional.cross_entropy(scores[rows], tails, label_smoothing=0.1)
+    torch.testing.assert_close(one_to_n_loss(scores, rows, tails, 0.1), expected)
 
 
 def test_pairs_hold_every_tail_once() -> None:
@@ -239,6 +181,11 @@ def test_edges_without_a_pattern_are_not_found(tmp_path: Path) -> None:
     assert metrics["mrr"] < 0.2
 
 
+def heard(edges: Edges) -> Tensor:
+    """Those that are not hidden ``[edges, 3]``."""
+    return edges.triples[edges.kept]
+
+
 def test_edges_that_are_asked_for_are_hidden_from_the_encoder_in_both_directions() -> None:
     graph, features = planted()
     edges = with_inverses(triples_of(graph), 2)
@@ -248,15 +195,17 @@ def test_edges_that_are_asked_for_are_hidden_from_the_encoder_in_both_directions
     )
     seen: list[set[tuple[int, ...]]] = []
     asked: list[set[tuple[int, ...]]] = []
-    encoder.register_forward_pre_hook(lambda _, given: seen.append(set(map(tuple, given[0].tolist()))))
+    encoder.register_forward_pre_hook(lambda _, given: seen.append(set(map(tuple, heard(given[0]).tolist()))))
     score = encoder.score
 
-    def watched(entities: Tensor, heads: Tensor, relations: Tensor, tails: Tensor) -> Tensor:
+    def watched(entities: Tensor, heads: Tensor, relations: Tensor, tails: Tensor | None = None) -> Tensor:
         asked.append(set(zip(heads.tolist(), relations.tolist(), strict=True)))
         return score(entities, heads, relations, tails)
 
     encoder.score = watched  # type: ignore[method-assign]
-    gnn._epoch(encoder, torch.optim.Adam(encoder.parameters()), edges, pairs, features)
+    link_prediction._epoch(
+        encoder, torch.optim.Adagrad(encoder.parameters()), Edges(edges, len(features)), pairs, features
+    )
     everything = set(map(tuple, edges.tolist()))
     assert len(seen) == len(asked) == -(-len(pairs) // 20)
     assert set.union(*asked) == {(head, relation) for head, relation, _ in everything}
@@ -276,7 +225,7 @@ def test_held_out_edges_are_seen_neither_in_training_nor_in_the_test(tmp_path: P
     looked: set[tuple[int, ...]] = set()
     hook = torch.nn.modules.module.register_module_forward_pre_hook(
         lambda module, given: (
-            looked.update(map(tuple, given[0].tolist())) if isinstance(module, EntityEncoder) else None
+            looked.update(map(tuple, heard(given[0]).tolist())) if isinstance(module, EntityEncoder) else None
         )
     )
     try:
@@ -292,10 +241,39 @@ def test_a_graph_too_big_to_score_whole_is_scored_against_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph, features = planted()
-    monkeypatch.setattr(gnn, "SAMPLED_ABOVE", 20)
+    monkeypatch.setattr(link_prediction, "SAMPLED_ABOVE", 20)
     config = GNNConfig(dim=32, epochs=30, batch_size=16, num_negatives=10, patience=99)
     _, metrics = train_gnn(graph, features, config, tmp_path)
     assert metrics["mrr"] > 0.2
+
+
+@pytest.mark.parametrize("entities", [20, 100])
+def test_a_graph_too_big_to_encode_whole_is_learned_from_samples_and_embedded_exactly(
+    entities: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph, features = planted()
+    monkeypatch.setattr(link_prediction, "SAMPLED_ABOVE", entities)
+    monkeypatch.setattr(link_prediction, "WHOLE_GRAPH_EDGES", 100)
+    config = GNNConfig(dim=32, epochs=30, batch_size=16, num_negatives=10, fan_out=4, num_layers=2, patience=99)
+    encoder, metrics = train_gnn(graph, features, config, tmp_path)
+    assert metrics["mrr"] > 0.2
+    assert "samples of 4 neighbours a node of 1,080 edges" in capsys.readouterr().err.replace("\n", " ")
+    nodes = torch.tensor([3, 30])
+    assert torch.equal(embed(encoder, graph, features, nodes=nodes), embed(encoder, graph, features)[nodes])
+
+
+def test_a_sample_hides_the_edges_that_are_asked_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, features = planted()
+    edges = with_inverses(triples_of(graph), 2)
+    pairs = Pairs(edges, num_relations=4)
+    monkeypatch.setattr(link_prediction, "WHOLE_GRAPH_EDGES", 0)
+    encoder = encoder_of(GNNConfig(dim=8, batch_size=len(pairs)), nodes=len(features), text_dim=features.shape[1])
+    seen: list[int] = []
+    encoder.register_forward_pre_hook(lambda _, given: seen.append(len(heard(given[0]))))
+    link_prediction._epoch(
+        encoder, torch.optim.Adagrad(encoder.parameters()), Edges(edges, len(features)), pairs, features
+    )
+    assert seen == [0]  # everything is asked for in one step
 
 
 class Stopped(Exception):
@@ -339,7 +317,7 @@ KILLED = """
 import sys
 from pathlib import Path
 import torch
-from models.gnn import train_gnn
+from models.link_prediction import train_gnn
 from tests.models.test_gnn import SMALL, planted
 torch.set_num_threads(1)
 train_gnn(*planted(), SMALL, Path(sys.argv[1]))
@@ -429,7 +407,7 @@ def test_learned_rows_follow_their_nodes_when_some_are_gone_moved_or_new() -> No
     rows = encoder.rows.weight.detach()
     placed = torch.stack([torch.zeros(8) if row < 0 else rows[row] for row in learned.tolist()])
     with torch.no_grad():
-        torch.testing.assert_close(vectors, encoder.norm(encoder.text(features) + placed))
+        torch.testing.assert_close(vectors, encoder.text(features) + placed)
 
 
 def loud_encoder(num_layers: int, *, nodes: int, text_dim: int) -> EntityEncoder:
