@@ -36,7 +36,9 @@ class GNNConfig:
     batch_size: int = 512
     """Unique (head, relation) pairs a step."""
     learning_rate: float = 0.1
-    """Of Adagrad, at first; it falls to nothing with the epochs."""
+    """Of Adagrad, at first, for rows and relations; it falls to nothing with the epochs."""
+    matrix_learning_rate: float = 2e-3
+    """The same for what all nodes share: text projection and layers, where steps of many values add up."""
     dropout: float = 0.1
     row_dropout: float = 0.15
     """Share of nodes whose learned row is hidden in a step, so that the encoder can do without one."""

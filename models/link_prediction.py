@@ -49,7 +49,7 @@ def train_gnn(
     edges, degrees = Edges(train, num_nodes), torch.bincount(train[:, 2], minlength=num_nodes)
     torch.manual_seed(config.seed)
     encoder = EntityEncoder(num_nodes=num_nodes, num_relations=num_relations, text_dim=features.shape[1], config=config)
-    optimizer = torch.optim.Adagrad(encoder.parameters(), lr=config.learning_rate)
+    optimizer = make_optimizer(encoder)
     pairs = Pairs(train, num_relations=2 * num_relations)
     everything = with_inverses(torch.cat([split.train, split.valid, split.test]), num_relations)
     known = Pairs(everything, num_relations=2 * num_relations)
@@ -70,11 +70,11 @@ def train_gnn(
         bar = progress.add_task("link prediction", total=config.epochs, completed=state["epoch"])
         while state["epoch"] < config.epochs and state["bad"] < config.patience:
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * (1 - state["epoch"] / config.epochs)
+                group["lr"] = group["first_lr"] * (1 - state["epoch"] / config.epochs)
             state["epoch"] += 1
             # every epoch has a random state of its own, so a resumed training is the uninterrupted one
             torch.manual_seed(config.seed * 100_003 + state["epoch"])
-            loss = _epoch(encoder, optimizer, edges, pairs, features)
+            loss = run_steps(encoder, optimizer, edges, pairs, features)
             if not math.isfinite(loss):  # ranks of scores that are no numbers would all be first
                 epoch = state["epoch"]
                 raise KGError(f"The entity encoder's loss is {loss} in epoch {epoch}; lower gnn.learning_rate.")
@@ -97,6 +97,17 @@ def train_gnn(
     checkpoint.unlink(missing_ok=True)
     valid = {"valid_mrr": state["best"]} if len(split.valid) else {}
     return encoder.eval(), {**metrics, **valid, "epochs": state["epoch"], "losses": state["losses"]}
+
+
+def make_optimizer(encoder: EntityEncoder) -> torch.optim.Optimizer:
+    """Adagrad, which changes only the rows that have gradients; a group knows the learning rate that it began with."""
+    config = encoder.config
+    own, shared = [encoder.rows, encoder.relations], [encoder.text, encoder.layers]
+    groups = [
+        {"params": [value for module in modules for value in module.parameters()], "lr": rate, "first_lr": rate}
+        for modules, rate in ((own, config.learning_rate), (shared, config.matrix_learning_rate))
+    ]
+    return torch.optim.Adagrad(groups)
 
 
 def evaluate(
@@ -122,12 +133,19 @@ def _whole(edges: Edges) -> bool:
     return len(edges.triples) <= WHOLE_GRAPH_EDGES
 
 
-def _epoch(
-    encoder: EntityEncoder, optimizer: torch.optim.Optimizer, edges: Edges, pairs: Pairs, features: Tensor
+def run_steps(
+    encoder: EntityEncoder,
+    optimizer: torch.optim.Optimizer,
+    edges: Edges,
+    pairs: Pairs,
+    features: Tensor,
+    *,
+    max_steps: int | None = None,
 ) -> float:
+    """Train for an epoch, or for fewer steps; the mean loss."""
     encoder.train()
     config, total = encoder.config, 0.0
-    batches = torch.randperm(len(pairs)).split(config.batch_size)
+    batches = torch.randperm(len(pairs)).split(config.batch_size)[:max_steps]
     for batch in batches:
         heads, relations = pairs.heads(batch), pairs.relations(batch)
         rows, tails = pairs.tails_of(batch)

@@ -203,7 +203,7 @@ def test_edges_that_are_asked_for_are_hidden_from_the_encoder_in_both_directions
         return score(entities, heads, relations, tails)
 
     encoder.score = watched  # type: ignore[method-assign]
-    link_prediction._epoch(
+    link_prediction.run_steps(
         encoder, torch.optim.Adagrad(encoder.parameters()), Edges(edges, len(features)), pairs, features
     )
     everything = set(map(tuple, edges.tolist()))
@@ -270,7 +270,7 @@ def test_a_sample_hides_the_edges_that_are_asked_for_too(monkeypatch: pytest.Mon
     encoder = encoder_of(GNNConfig(dim=8, batch_size=len(pairs)), nodes=len(features), text_dim=features.shape[1])
     seen: list[int] = []
     encoder.register_forward_pre_hook(lambda _, given: seen.append(len(heard(given[0]))))
-    link_prediction._epoch(
+    link_prediction.run_steps(
         encoder, torch.optim.Adagrad(encoder.parameters()), Edges(edges, len(features)), pairs, features
     )
     assert seen == [0]  # everything is asked for in one step
