@@ -32,12 +32,12 @@ class GNNConfig:
     composition: Literal["compgcn", "rgcn", "none"] = "compgcn"
     """Of a layer; none: it does not hear its neighbours, the baseline of the same size."""
     decoder: Literal["distmult", "complex", "transe"] = "complex"
-    epochs: int = 30
+    epochs: int = 12
     batch_size: int = 512
     """Unique (head, relation) pairs a step."""
     learning_rate: float = 0.1
     """Of Adagrad, at first, for rows and relations; it falls to nothing with the epochs."""
-    matrix_learning_rate: float = 2e-3
+    matrix_learning_rate: float = 0.01
     """The same for what all nodes share: text projection and layers, where steps of many values add up."""
     dropout: float = 0.1
     row_dropout: float = 0.15
@@ -50,7 +50,7 @@ class GNNConfig:
     """Shared negatives a step above ``SAMPLED_ABOVE`` entities."""
     fan_out: int = 10
     """Neighbours that a node hears in a step, at most, above ``WHOLE_GRAPH_EDGES`` edges."""
-    evaluate_every: int = 5
+    evaluate_every: int = 4
     patience: int = 3
     """Evaluations without a better validation MRR after which training ends."""
     seed: int = 0
