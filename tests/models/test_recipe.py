@@ -72,7 +72,7 @@ def test_every_recipe_of_the_project_loads_under_its_own_name(name: str) -> None
         ("[tasks.training]\nlr = 3e-4", "tasks.0.training.lr: Unexpected keyword argument"),
         ("[optimizer]\nname = 'adam'", "optimizer: Unexpected keyword argument"),
         ("[gnn]\nepochs = 'many'", "gnn.epochs: Input should be a valid integer"),
-        ("[gnn]\ndecoder = 'transe'", "gnn.decoder: Input should be 'distmult' or 'complex' (got 'transe')"),
+        ("[gnn]\ndecoder = 'rotate'", "gnn.decoder: Input should be 'distmult', 'complex' or 'transe' (got 'rotate')"),
         ("[fusion]\nlayers = 4", "fusion.layers: Input should be a valid tuple (got 4)"),
         ("[tasks.training]\nepochs = [4]", "tasks.0.training.epochs: Input should be a valid number"),
         ("[pretrain]\nfreeze_embeddings = 'perhaps'", "pretrain.freeze_embeddings: Input should be a valid boolean"),
