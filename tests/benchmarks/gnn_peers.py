@@ -15,7 +15,7 @@ from models.ranking import Pairs, rank_report
 
 
 def train_pykeen(graph: Graph, model: str, dim: int, budget_s: float) -> dict[str, Any]:
-    """Its defaults but for the dimension, whole epochs until the budget is spent; ranked as ours is."""
+    """Not tuned: sampled negatives, Adam, whole epochs until the budget is spent; ranked as ours is."""
     warnings.simplefilter("ignore")
     from pykeen.models import CompGCN, ComplEx
     from pykeen.training import SLCWATrainingLoop
