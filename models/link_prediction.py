@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kg.errors import KGError
 from models.gnn import DECODERS, EntityEncoder, GNNConfig, relabelled
@@ -44,6 +44,14 @@ def train_gnn(
     """
     folder.mkdir(parents=True, exist_ok=True)
     num_relations, num_nodes = int(graph.num_relations), len(features)
+    if not config.epochs:
+        silent = EntityEncoder(
+            num_nodes=num_nodes, num_relations=num_relations, text_dim=features.shape[1], config=config
+        )
+        for value in silent.parameters():
+            nn.init.zeros_(value)
+        _write(folder, silent.state_dict(), config)
+        return silent.eval(), {"epochs": 0, "losses": []}
     split = split_edges(graph, seed=config.seed) if split is None else split
     train = with_inverses(split.train, num_relations)
     edges, degrees = Edges(train, num_nodes), torch.bincount(train[:, 2], minlength=num_nodes)
@@ -70,7 +78,8 @@ def train_gnn(
         bar = progress.add_task("link prediction", total=config.epochs, completed=state["epoch"])
         while state["epoch"] < config.epochs and state["bad"] < config.patience:
             for group in optimizer.param_groups:
-                group["lr"] = group["first_lr"] * (1 - state["epoch"] / config.epochs)
+                if config.optimizer == "adagrad":
+                    group["lr"] = group["first_lr"] * (1 - state["epoch"] / config.epochs)
             state["epoch"] += 1
             # every epoch has a random state of its own, so a resumed training is the uninterrupted one
             torch.manual_seed(config.seed * 100_003 + state["epoch"])
@@ -92,16 +101,17 @@ def train_gnn(
             progress.update(bar, completed=state["epoch"])
     encoder.load_state_dict(best)
     metrics = evaluate(encoder, edges, features, split.test, known, degrees=degrees) if len(split.test) else {}
-    save_file(best, folder / "encoder.safetensors")
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+    _write(folder, best, config)
     checkpoint.unlink(missing_ok=True)
     valid = {"valid_mrr": state["best"]} if len(split.valid) else {}
     return encoder.eval(), {**metrics, **valid, "epochs": state["epoch"], "losses": state["losses"]}
 
 
 def make_optimizer(encoder: EntityEncoder) -> torch.optim.Optimizer:
-    """Adagrad, which changes only the rows that have gradients; a group knows the learning rate that it began with."""
+    """As the encoder's configuration says; a group of Adagrad knows the learning rate that it began with."""
     config = encoder.config
+    if config.optimizer == "adam":
+        return torch.optim.Adam(encoder.parameters(), lr=config.learning_rate)
     own, shared = [encoder.rows, encoder.relations], [encoder.text, encoder.layers]
     groups = [
         {"params": [value for module in modules for value in module.parameters()], "lr": rate, "first_lr": rate}
@@ -200,6 +210,11 @@ def one_to_n_loss(scores: Tensor, rows: Tensor, tails: Tensor, smoothing: float)
     """Mean over (row, tail) of the cross-entropy of ``scores[row]`` ``[pairs, candidates]``, so by triple, not pair."""
     elsewhere = scores.logsumexp(dim=1) - smoothing * scores.mean(dim=1)
     return (elsewhere[rows] - (1 - smoothing) * scores[rows, tails]).mean()
+
+
+def _write(folder: Path, weights: dict[str, Tensor], config: GNNConfig) -> None:
+    save_file(weights, folder / "encoder.safetensors")
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
 
 
 def _save(file: Path, encoder: EntityEncoder, optimizer: torch.optim.Optimizer, state: Any, best: Any) -> None:

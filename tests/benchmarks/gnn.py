@@ -32,7 +32,10 @@ from models.ranking import Pairs
 
 RESULTS = Path(__file__).parent / "results" / "gnn.json"
 PACKAGES = ("torch", "torch-geometric", "numba", "numpy", "pykeen")
-BEST = GNNConfig(dim=1024, num_layers=0, dropout=0.0, row_dropout=0.0, batch_size=256, epochs=12, evaluate_every=4)
+ADAGRAD = GNNConfig(optimizer="adagrad", learning_rate=0.1, label_smoothing=0.0, regularization=0.01)
+BEST = replace(
+    ADAGRAD, dim=1024, num_layers=0, dropout=0.0, row_dropout=0.0, batch_size=256, epochs=12, evaluate_every=4
+)
 GRAPH = GNNConfig()
 OURS = {
     "plain embeddings": BEST,
@@ -47,7 +50,7 @@ LARGE = {
 }
 UNSEEN = {name: replace(config, row_dropout=0.5) for name, config in OURS.items() if name != "plain embeddings"}
 PEERS = (("CompGCN", 64), ("CompGCN", 200), ("ComplEx", 256))
-COST = GNNConfig(dim=64, epochs=1, batch_size=2048)
+COST = replace(ADAGRAD, dim=64, epochs=1, batch_size=2048)
 
 
 def our_row(data: Path, size: str, name: str, config: GNNConfig) -> dict[str, Any]:
