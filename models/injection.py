@@ -129,7 +129,10 @@ def find_blocks(model: PreTrainedModel) -> tuple[nn.ModuleList, list[list[int]]]
     depth = int(config.num_hidden_layers)
     groups = int(getattr(config, "num_hidden_groups", depth))
     for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == groups and len({type(block) for block in module}) == 1:
+        if not isinstance(module, nn.ModuleList) or len(module) != groups:
+            continue
+        kinds = {type(block.block if isinstance(block, FusedBlock) else block) for block in module}
+        if len(kinds) == 1:
             uses: list[list[int]] = [[] for _ in range(groups)]
             for layer in range(depth):
                 uses[int(layer / (depth / groups))].append(layer)

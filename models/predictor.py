@@ -17,6 +17,7 @@ from kg.errors import ConfigError, InputError
 from kg.linking import Linker
 from kg.snapshot import Snapshot
 from kg.types import Link
+from models.bans import Bans
 from models.base import load_tokenizer, quiet
 from models.batch import KnowledgeCollator, KnowledgeEncoder, keep_mentions
 from models.entity_table import EntityTable
@@ -200,7 +201,7 @@ def load_predictors(run: Path) -> dict[str, Predictor]:
     table = EntityTable.load(run / knowledge["table"])
     table.check(snapshot)
     linker = Linker.load(snapshot)
-    untold = (*recipe.graph.ban_relations, *knowledge["ignored_relations"])
+    untold = (*Bans.load(run / "table").relations, *knowledge["ignored_relations"])
     predictors = {}
     for position, task in enumerate(recipe.tasks):
         folder = run / "model" if position == 0 else run / "model" / task.name

@@ -102,7 +102,7 @@ def test_a_file_that_is_no_text_is_no_recipe(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    assert refusal("finanse").startswith("There is no recipe 'finanse'; known: finance, medicine, sample;")
+    assert refusal("finanse").startswith("There is no recipe 'finanse'; known: fewrel_news, fewrel_wiki, finance, knowledgenet, medicine, sample;")
     assert "There is no recipe" in refusal(str(tmp_path / "none.toml"))
 
 

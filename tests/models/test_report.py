@@ -97,10 +97,13 @@ def test_a_report_is_figures_plots_and_a_card(tmp_path: Path, capsys: pytest.Cap
     one = written["tasks"]["one"]
     assert one.keys() == {
         "main_metric",
+        "shots",
         "test_examples",
         "test_examples_linked",
         "arms",
         "slices",
+        "slice_examples",
+        "corrupted",
         "gain",
         "conclusion",
     }
