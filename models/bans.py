@@ -107,7 +107,8 @@ def find_bans(
     if label_relations:
         why |= {relation: "states a label" for relation in gold if relation in snapshot.relations}
     if inverses:
-        why = {**_alike(snapshot, why, gold), **why}
+        # a label whose own relation the graph lacks may still have one like it there
+        why = {**_alike(snapshot, [*why, *(gold if label_relations else ())], gold), **why}
     edges = _edges(snapshot)
     audit = [
         {"relation": relation, "why": reason, "edges": len(edges.get(relation, ()))}
