@@ -1,4 +1,4 @@
-"""Does the graph help? The comparisons of several recipes, one after the other, and what they say in one file and table.
+"""Does the graph help? The comparisons of several recipes, one by one, and what they say in one file and table.
 
     export KGFUSE_DATA=../shared/data
     python tests/benchmarks/proof.py --work /tmp/proof --json tests/benchmarks/results/proof.json
