@@ -37,6 +37,7 @@ class GNNConfig:
     """Message passing layers; 0 gives plain embeddings of row and text, the baseline."""
     decoder: Literal["distmult", "complex"] = "complex"
     epochs: int = 60
+    """0 trains nothing: embeddings are zeros, and a table is made of signatures and texts alone."""
     batch_size: int = 2048
     """Unique (head, relation) pairs a step."""
     learning_rate: float = 1e-2
@@ -177,6 +178,13 @@ def train_gnn(
     """
     folder.mkdir(parents=True, exist_ok=True)
     num_relations = int(graph.num_relations)
+    if not config.epochs:
+        encoder = EntityEncoder(
+            num_nodes=len(features), num_relations=num_relations, text_dim=features.shape[1], config=config
+        )
+        nn.init.zeros_(encoder.norm.weight)
+        _write(folder, encoder.state_dict(), config)
+        return encoder.eval(), {"epochs": 0, "losses": []}
     split = split_edges(graph, seed=config.seed, valid=held_out, test=held_out)
     train = with_inverses(split.train, num_relations)
     train = train[torch.argsort(train[:, 2], stable=True)]
@@ -219,10 +227,14 @@ def train_gnn(
             progress.update(bar, completed=state["epoch"])
     encoder.load_state_dict(best)
     metrics = evaluate_ranks(encoder, train, features, split.test, filter_) if len(split.test) else {}
-    save_file(best, folder / "encoder.safetensors")
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+    _write(folder, best, config)
     checkpoint.unlink(missing_ok=True)
     return encoder.eval(), {**metrics, "epochs": state["epoch"], "losses": state["losses"]}
+
+
+def _write(folder: Path, weights: dict[str, Tensor], config: GNNConfig) -> None:
+    save_file(weights, folder / "encoder.safetensors")
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
 
 
 def load_encoder(folder: Path) -> EntityEncoder:
