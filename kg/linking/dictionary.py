@@ -117,6 +117,10 @@ class Dictionary:
         for score, name in sorted(found, key=lambda row: (-row[0], row[1]))[:limit]:
             yield name, self.bearers(name), score
 
+    def likeness(self, key: str, other: str) -> float:
+        """How alike two keys are spelt, in [0, 1]."""
+        return self._names.fuzzy.likeness(key, other)
+
     def _of(self, key: str) -> tuple[NameFiles, int] | None:
         if self._changes is not None:
             number = self._changes.names.find(key)

@@ -36,6 +36,8 @@ class Mention:
     key: str
     way: Way
     candidates: CandidateSet
+    closed: bool = False
+    """No others are looked for."""
 
 
 def described(
@@ -107,7 +109,7 @@ def _with_near(
         known = set(candidates.entities.tolist())
         best = candidates.entities[np.argsort(-scores, kind="stable")[:NUM_BEST]]
         near = [entity for one in best.tolist() for entity in finder.dictionary.nearest(one, NUM_NEAR)]
-        extra = [entity for entity in dict.fromkeys(near) if entity not in known]
+        extra = [entity for entity in dict.fromkeys(near) if entity not in known and not mention.closed]
         found.append(finder.extended(candidates, mention.key, extra))
     return found
 
@@ -130,7 +132,7 @@ def _with_apposed(
             other, log_share = mentions[beside].candidates.entities, local[beside]
             best = np.argsort(-log_share, kind="stable")[:NUM_APPOSED]
             extra = [int(entity) for entity in other[best] if entity not in candidates.entities]
-            candidates = finder.extended(candidates, mention.key, extra)
+            candidates = candidates if mention.closed else finder.extended(candidates, mention.key, extra)
             share = dict(zip(other[best].tolist(), np.exp(log_share[best]).tolist(), strict=True))
             favour = np.array([share.get(entity, 0.0) for entity in candidates.entities.tolist()], np.float32)
         sets.append(candidates)
@@ -146,15 +148,16 @@ def _document_features(
     favours: Sequence[Array],
     context: ContextIndex,
 ) -> list[Array]:
-    """``DOCUMENT_FEATURES`` of the candidates of each mention ``[cand, 3]``."""
+    """``DOCUMENT_FEATURES`` of the candidates of each mention ``[cand, 4]``."""
     found = []
     for mention, candidates, scores, favour in zip(mentions, sets, local, favours, strict=True):
         rows = np.zeros((len(scores), len(DOCUMENT_FEATURES)), np.float32)
         rows[:, 0], rows[:, 1] = scores, favour
         if len(scores) > 1:
-            best = np.argsort(-scores, kind="stable")[:MAX_IN_CONTEXT]
+            best = np.argsort(-scores, kind="stable")[: None if mention.closed else MAX_IN_CONTEXT]
             around = words_around(tokens, mention.first, mention.last)
             rows[best, 2] = context.scores(around, candidates.entities[best].tolist())
+            rows[:, 3] = rows[:, 2].max() - rows[:, 2]
         found.append(rows)
     return found
 
@@ -201,6 +204,8 @@ def _graph_features(
             rows[:, 0], rows[:, 1] = closeness.max(axis=1), closeness.mean(axis=1)
             rows[:, 2] = np.log1p(same[at][:, apart].sum(axis=1))
         rows[:, 3], rows[:, 4], rows[:, 5] = near[at, column[top]], taught[at], degree[at]
+        compared = rows[:, [0, 1, 5]]
+        rows[:, 6:] = compared.max(axis=0) - compared
     return found
 
 

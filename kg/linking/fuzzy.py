@@ -57,6 +57,18 @@ class FuzzyIndex:
         order = np.lexsort((names, -scores))[:limit]
         return names[order], np.minimum(scores[order] / (SCALE * SCALE), 1).astype(np.float32)
 
+    def likeness(self, key: str, other: str) -> float:
+        """What ``search`` would say of two names that it has all n-grams of."""
+        (grams, weights), (others, other_weights) = self._weighted(key), self._weighted(other)
+        _, ours, theirs = np.intersect1d(grams, others, assume_unique=True, return_indices=True)
+        return float(weights[ours] @ other_weights[theirs])
+
+    def _weighted(self, key: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The n-grams of a key and their weights, which are of length 1 or all 0."""
+        grams, counts = np.unique(gram_hashes(key), return_counts=True)
+        weights = np.sqrt(counts).astype(np.float32) * self.idf[grams]
+        return grams, weights / (np.linalg.norm(weights) or 1)
+
 
 def gram_hashes(key: str) -> NDArray[np.int64]:
     """Buckets of the n-grams of one key, repeats included."""
