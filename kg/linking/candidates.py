@@ -80,6 +80,8 @@ class _Name:
     cosine: float = 0.0
     rank: int = MAX_SIMILAR
     key: str = ""
+    number: int = -1
+    """Of the key, where that is not needed yet (``Dictionary.key``)."""
     turned: bool = False
     substituted: float = 0.0
     learned: bool = False
@@ -225,10 +227,11 @@ class CandidateFinder:
     def _add_similar(self, found: dict[int, _Name], form: str, share: float) -> None:
         """Add the entities with names that are spelt like a form of the mention's key."""
         dictionary, exchanged = self.dictionary, share if share < 1 else 0.0
-        for rank, (key, bearers, cosine) in enumerate(dictionary.similar(form, MAX_SIMILAR, MIN_COSINE), 2):
+        for rank, (number, bearers, cosine) in enumerate(dictionary.similar(form, MAX_SIMILAR, MIN_COSINE), 2):
             for entity, prior, flags in bearers:
-                preferred, turned = bool(flags & Flag.PREFERRED), bool(flags & Flag.TURNED)
-                _offer(found, entity, _Name(prior, 0.0, preferred, cosine, rank, key, turned, exchanged))
+                if entity not in found or found[entity].cosine < cosine:
+                    preferred, turned = bool(flags & Flag.PREFERRED), bool(flags & Flag.TURNED)
+                    found[entity] = _Name(prior, 0.0, preferred, cosine, rank, "", number, turned, exchanged)
             if len(found) >= 2 * MAX_CONSIDERED:
                 break
         if self._learned:
@@ -250,7 +253,8 @@ class CandidateFinder:
         learned = self._learned
         rows = []
         for entity, name in kept:
-            its_words = name.key.split(" ")
+            its_key = name.key if name.number < 0 else self.dictionary.key(name.number)
+            its_words = its_key.split(" ")
             its_set = set(its_words)
             shared = word_set & its_set
             rare = sum(weight[word] for word in shared)
@@ -272,7 +276,7 @@ class CandidateFinder:
                     len(word_set & preferred) / max(len(preferred), 1),
                     words[-1] == its_words[-1],
                     words[0] == its_words[0],
-                    min(len(key), len(name.key)) / max(len(key), len(name.key), 1),
+                    min(len(key), len(its_key)) / max(len(key), len(its_key), 1),
                     numbers == its_numbers,
                     bool(numbers and its_numbers and numbers != its_numbers),
                     name.turned,
@@ -280,7 +284,7 @@ class CandidateFinder:
                     math.log1p(count),
                     count / (total + 0.5),
                     math.log1p(learned.entity_counts[entity]) if learned else 0.0,
-                    math.log1p(learned.links(name.key).get(entity, 0)) if learned and name.learned else 0.0,
+                    math.log1p(learned.links(its_key).get(entity, 0)) if learned and name.learned else 0.0,
                     learned.vocabulary_share(self.dictionary.entity_id(entity)) if learned else 0.0,
                     math.log1p(num_exact),
                 )

@@ -5,6 +5,7 @@ the names in which it weighs most are kept: on NCBI-disease (development part, 1
 300 names an n-gram find .973 of the right entities among 64, all of them .967, in a seventh of the time.
 """
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,12 @@ ARRAYS = ("gram_offsets", "gram_names", "gram_weights", "gram_idf")
 class FuzzyIndex:
     """The n-grams of the names of one dictionary, memory-mapped."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, size: int) -> None:
+        """
+        Args:
+            size: number of names.
+        """
+        self._size, self._own = size, threading.local()
         self._offsets, self._names, self._weights, self.idf = (
             np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray) for name in ARRAYS
         )
@@ -44,12 +50,18 @@ class FuzzyIndex:
         if not len(names):
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         products = np.concatenate([self._weights[each] for each in slices]) * np.repeat(steps, lasts - firsts)
-        packed = np.sort((names << 24) | products)  # sorting beats a table of all names, and needs no state
-        names = packed >> 24
-        begins = np.flatnonzero(np.concatenate([[True], names[1:] != names[:-1]]))
-        scores = np.add.reduceat(packed & 0xFFFFFF, begins)
-        names = names[begins]
         floor = round(least * SCALE * SCALE)
+        # A table of all names that each thread keeps: sorting the postings takes five times as long.
+        if not hasattr(self._own, "sums"):
+            self._own.sums = np.zeros(self._size, np.int32)
+        sums = self._own.sums
+        try:
+            np.add.at(sums, names, products.astype(np.int32))
+            names = np.unique(names[sums[names] >= floor])
+            scores = sums[names]
+        finally:
+            for each in slices:
+                sums[self._names[each]] = 0
         if len(names) > limit:
             floor = max(floor, int(np.partition(scores, len(scores) - limit)[len(scores) - limit]))
         kept = scores >= floor
