@@ -148,7 +148,7 @@ def _document_features(
     favours: Sequence[Array],
     context: ContextIndex,
 ) -> list[Array]:
-    """``DOCUMENT_FEATURES`` of the candidates of each mention ``[cand, 4]``."""
+    """``DOCUMENT_FEATURES`` of the candidates of each mention ``[cand, 3]``."""
     found = []
     for mention, candidates, scores, favour in zip(mentions, sets, local, favours, strict=True):
         rows = np.zeros((len(scores), len(DOCUMENT_FEATURES)), np.float32)
@@ -157,7 +157,6 @@ def _document_features(
             best = np.argsort(-scores, kind="stable")[: None if mention.closed else MAX_IN_CONTEXT]
             around = words_around(tokens, mention.first, mention.last)
             rows[best, 2] = context.scores(around, candidates.entities[best].tolist())
-            rows[:, 3] = rows[:, 2].max() - rows[:, 2]
         found.append(rows)
     return found
 
@@ -204,8 +203,6 @@ def _graph_features(
             rows[:, 0], rows[:, 1] = closeness.max(axis=1), closeness.mean(axis=1)
             rows[:, 2] = np.log1p(same[at][:, apart].sum(axis=1))
         rows[:, 3], rows[:, 4], rows[:, 5] = near[at, column[top]], taught[at], degree[at]
-        compared = rows[:, [0, 1, 5]]
-        rows[:, 6:] = compared.max(axis=0) - compared
     return found
 
 

@@ -25,22 +25,11 @@ from kg.linking.learned import LearnedNames
 from kg.snapshot import file_sha256
 
 FORMAT = 1
-DOCUMENT_FEATURES = ("local", "apposed", "context", "context_below_best")
+DOCUMENT_FEATURES = ("local", "apposed", "context")
 """What the text around adds, the verdict on spelling alone first."""
-GRAPH_FEATURES = (
-    "closest",
-    "closeness",
-    "elsewhere",
-    "beside_best",
-    "taught",
-    "degree",
-    "closest_below_best",
-    "closeness_below_best",
-    "degree_below_best",
-)
+GRAPH_FEATURES = ("closest", "closeness", "elsewhere", "beside_best", "taught", "degree")
 """What the graph adds: how close the entities of the other mentions are, the nearest and all of them; how many of them
-are the candidate itself; how close it is to the mention's best candidate by spelling and to what gold links denoted; by
-how much another candidate is closer or better connected."""
+are the candidate itself; how close it is to the mention's best candidate by spelling and to what gold links denoted."""
 NUM_MENTION_BUCKETS = 1 << 18
 NETWORKS = ("local", "document", "graph")
 Array = NDArray[np.float32]
