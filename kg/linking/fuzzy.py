@@ -96,20 +96,22 @@ def build_fuzzy(keys: Sequence[str], folder: Path, *, idf: NDArray[np.float32] |
     """
     if idf is None:
         idf = _idf(keys)
-    kept: list[tuple[NDArray[Any], ...]] = []
+    kept = np.zeros(0, np.int64)
+    waiting: list[NDArray[np.int64]] = []
     for start in range(0, len(keys), CHUNK):
         packed, counts = _counted(keys[start : start + CHUNK])
         names, grams = packed // NUM_BUCKETS, packed % NUM_BUCKETS
         weights = np.sqrt(counts) * idf[grams]
         lengths = np.sqrt(np.bincount(names, weights * weights, minlength=1))
-        steps = np.rint(weights / np.maximum(lengths[names], 1e-9) * SCALE).astype(np.uint8)
-        kept.append(_heaviest(grams.astype(np.int32), (names + start).astype(np.int32), steps))
-        if sum(len(rows[0]) for rows in kept[1:]) > 4 * len(kept[0][0]) + 20_000_000:
-            kept = [_heaviest(*(np.concatenate(column) for column in zip(*kept, strict=True)))]
-    kept = kept or [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint8))]
-    owners, kept_names, kept_steps = _heaviest(*(np.concatenate(column) for column in zip(*kept, strict=True)))
-    offsets: NDArray[Any] = np.searchsorted(owners, np.arange(NUM_BUCKETS + 1)).astype(np.uint32)
-    arrays: list[NDArray[Any]] = [offsets, kept_names, kept_steps, idf]
+        steps = np.rint(weights / np.maximum(lengths[names], 1e-9) * SCALE).astype(np.int64)
+        waiting.append(_heaviest((grams << 40) | ((SCALE - steps) << 32) | (names + start)))
+        if sum(map(len, waiting)) > len(kept) + 10_000_000:
+            kept = _heaviest(np.concatenate([kept, *waiting]))
+            waiting = []
+    kept = _heaviest(np.concatenate([kept, *waiting]))
+    offsets: NDArray[Any] = np.searchsorted(kept, np.arange(NUM_BUCKETS + 1) << 40).astype(np.uint32)
+    kept_steps = (SCALE - (kept >> 32 & 0xFF)).astype(np.uint8)
+    arrays: list[NDArray[Any]] = [offsets, (kept & 0xFFFFFFFF).astype(np.int32), kept_steps, idf]
     for name, array in zip(ARRAYS, arrays, strict=True):
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
@@ -123,16 +125,16 @@ def _idf(keys: Sequence[str]) -> NDArray[np.float32]:
     return found
 
 
-def _heaviest(
-    grams: NDArray[np.int32], names: NDArray[np.int32], steps: NDArray[np.uint8]
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8]]:
-    """The ``KEPT`` postings of each n-gram that weigh most, by n-gram; of equal ones the first names."""
-    order = np.lexsort((names, SCALE - steps, grams))
-    grams = grams[order]
-    begins = np.flatnonzero(np.concatenate([[True], grams[1:] != grams[:-1]])) if len(grams) else np.zeros(0, np.int64)
-    rank = np.arange(len(grams)) - np.repeat(begins, np.diff(np.append(begins, len(grams))))
-    order = order[rank < KEPT]
-    return grams[rank < KEPT], names[order], steps[order]
+def _heaviest(postings: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The ``KEPT`` postings of each n-gram that weigh most, in order; of equal ones the first names.
+
+    A posting is the n-gram, how much less than ``SCALE`` it weighs (8 bits) and the name (32 bits).
+    """
+    postings.sort()
+    grams = postings >> 40
+    found = np.ones(len(postings), bool)
+    found[KEPT:] = grams[KEPT:] != grams[:-KEPT]
+    return postings[found]
 
 
 def _counted(keys: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
