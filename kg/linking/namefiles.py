@@ -48,7 +48,7 @@ class NameFiles:
 
     def ends(self, text: str, start: int) -> list[int]:
         """Where the keys that begin at ``start`` end, word boundaries not looked at."""
-        return [start + len(key) for key in self.trie.iter_prefixes(text[start : start + MAX_NAME])]
+        return [start + len(key) for key in self.trie.prefixes(text[start : start + MAX_NAME])]
 
     def find(self, key: str) -> int | None:
         number: int | None = self.trie.get(key)
