@@ -85,6 +85,19 @@ class Pretrain(Training):
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
+class MapTuning(Training):
+    """Teaching the fusion blocks what an entity's vector stands for (``models.map_tuning``); 0 epochs skip it."""
+
+    epochs: float = 0.0
+    batch_size: int = 32
+    head_learning_rate: float = 1e-3
+    max_texts: int = 4000
+    """Linked training texts of the tasks; no label is used."""
+    wrong_links: float = 0.1
+    """Share of the mentions that are led to a wrong entity, which the choice of candidates is to see."""
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
 class Task:
     """One fine-tuning task; the first of a recipe is the one that is served."""
 
@@ -97,7 +110,7 @@ class Task:
     max_train: int | None = None
     """Use no more training examples than this."""
     max_test: int | None = None
-    """Test on no more examples than this, the same for all arms and seeds; drawn at random."""
+    """Test on no more examples than this, the same for all arms and seeds, drawn at random; validate on a quarter."""
     shots: tuple[int, ...] = ()
     """Labelled examples a class, drawn anew with each seed: each number is a task of its own. None: all there are."""
     label_relations: tuple[tuple[str, ...], ...] = ()
@@ -121,6 +134,7 @@ class Recipe:
     graph: Graph
     gnn: GNNConfig = field(default_factory=GNNConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
+    map: MapTuning = field(default_factory=MapTuning)
     pretrain: Pretrain = field(default_factory=Pretrain)
     tasks: tuple[Task, ...]
     seeds: int = 3

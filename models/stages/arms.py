@@ -93,6 +93,12 @@ def take_over(model: nn.Module, folder: Path) -> None:
     model.load_state_dict(shared, strict=False)
 
 
+def taught(run_path: Path, arm: Arm) -> Path | None:
+    """The weights that an arm's next training begins with: of its pretraining, or else of its map; None: the base's."""
+    folders = (run_path / "pretrain" / arm / "model", run_path / "map" / arm / "model")
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def is_fresh(name: str) -> bool:
     """True for parameters that no pretrained model brings: fusion blocks and task heads."""
     return any(part in name for part in ("knowledge_attention", "classifier", "cls.predictions.transform"))

@@ -15,7 +15,6 @@ from models.report import write_report
 from models.run import Run
 from models.stages.arms import ARM_SUMMARIES
 from models.stages.finetune import task_job
-from models.stages.gnn import make_tables
 from models.stages.jobs import run_jobs
 
 console = Console(stderr=True)
@@ -27,7 +26,6 @@ def run_stage(run: Run, settings: Settings) -> None:
     console.rule("evaluate: the arms, same seeds and steps")
     for arm in recipe.arms:
         console.print(f"{arm:>14}: {ARM_SUMMARIES[arm]}", soft_wrap=True)
-    make_tables(run, settings)
     jobs = [
         task_job(run, settings, task, arm, seed=seed)
         for whole in recipe.tasks

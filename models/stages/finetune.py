@@ -27,7 +27,7 @@ from models.objectives import Objective, objective_for
 from models.proof import score
 from models.recipe import Arm, Task, resolve_path
 from models.run import Run, aside, write_json
-from models.stages.arms import arm_table, build_model, is_fresh, predict_logits, text_encoder
+from models.stages.arms import arm_table, build_model, is_fresh, predict_logits, taught, text_encoder
 from models.stages.jobs import RESULT, Job, Report, run_jobs
 from models.trainer import fit
 
@@ -86,14 +86,13 @@ def train_task(
     splits, objective, encoded = prepared(run_path, recipe.base, snapshot, task, path, facts=arm == "text")
     drawn = draw(splits.train, task, seed=seed)
     table = arm_table(run_path, arm)
-    warm_start = run_path / "pretrain" / arm / "model"
     model = build_model(
         recipe,
         table,
         auto_class=objective.auto_class,
         kgbert_class=objective.kgbert_class,
         seed=seed,
-        warm_start=warm_start if warm_start.is_dir() else None,
+        warm_start=taught(run_path, arm),
         training=task.training,
         num_labels=len(objective.labels),
         id2label=dict(enumerate(objective.labels)),
@@ -178,6 +177,13 @@ def from_frozen(
         yield known, collate_known
 
 
+def some(examples: tuple[Example, ...], most: int | None) -> tuple[Example, ...]:
+    """``most`` of the examples at random, always the same, in their order."""
+    if most is None or len(examples) <= most:
+        return examples
+    return tuple(examples[index] for index in sorted(random.Random(0).sample(range(len(examples)), most)))  # noqa: S311
+
+
 def draw(train: Sequence[Example], task: Task, *, seed: int) -> list[int]:
     """Positions of the training examples that this seed labels, in order: ``shots`` of each label, or all.
 
@@ -224,10 +230,12 @@ def _prepared(
     run_path: Path, base: str, snapshot: str, task: Task, path: Path, facts: bool
 ) -> tuple[Splits, Objective, dict[str, list[dict[str, Any]]]]:
     splits = read_task(task.reader, path)
-    test = splits.test
-    if task.max_test is not None and len(test) > task.max_test:
-        test = tuple(test[index] for index in sorted(random.Random(0).sample(range(len(test)), task.max_test)))  # noqa: S311
-    splits = Splits(train=splits.train[: task.max_train], validation=splits.validation, test=test)
+    most = task.max_test
+    splits = Splits(
+        train=splits.train[: task.max_train],
+        validation=some(splits.validation, None if most is None else most // 4),
+        test=some(splits.test, most),
+    )
     everything: tuple[Example, ...] = (*splits.train, *splits.validation, *splits.test)
     objective = objective_for(task.kind, everything)
     encoder = text_encoder(run_path, base, snapshot, task.training.max_length)
