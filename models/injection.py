@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
@@ -201,6 +202,8 @@ def so_far(knowledge: Knowledge, num_cached: int, seq: int) -> tuple[Knowledge, 
     return knowledge._replace(token_mentions=tokens[:, now]), still_to_come[:, now] == 0
 
 
+# a ContextVar cannot be set within a graph; the blocks, which only read it, are compiled
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _take_knowledge(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Before forward: knowledge out of the arguments, and where the blocks find it."""
     outer = _current.get()
@@ -220,6 +223,7 @@ def _take_knowledge(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return args, kwargs
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _give_knowledge(model: nn.Module, args: Any, output: Any) -> Any:
     """After forward, also after one that failed: what was read into the output, and nothing left behind."""
     current = _current.get()
