@@ -1,6 +1,7 @@
 """From a text to an answer with its links and its reasons, by the models of a finished run."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ CLASSES: Mapping[str, type[KGBertModel]] = {
 }
 MAX_FACTS = 5
 BATCH = 16
+STEPS, TOLERANCE = (32, 128, 512), 0.005
+"""Steps of integrated gradients, the next number where the attributions miss their sum by more than this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +57,36 @@ class Reason:
     """Position in the links of the answer."""
     influence: float
     """Probability of the answer less what it is when this mention's knowledge alone is taken away; in [-1, 1]."""
+    without: str
+    """The label, or the spans as ``text:label``, when this mention's knowledge alone is taken away."""
     attention: float
-    """Largest share that a token let in of it, over the fused layers; in [0, 1]."""
+    """Share of the token that let in most of it which went to this mention, over the fused layers; in [0, 1]."""
+    gate: float
+    """How far that token let in what it read; in [0, 1]."""
     facts: tuple[str, ...]
     """What the graph says of the entity, a few of the triples that the model was told of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """What one word of the text did to the answer."""
+
+    start: int
+    end: int
+    text: str
+    attribution: float
+    """Its part of the probability of the answer less that of a text of masks; the parts of all words sum to that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """What the words did to the answer, knowledge given, by integrated gradients (arXiv 1703.01365)."""
+
+    words: tuple[Word, ...]
+    baseline: float
+    """Probability of the answer with every word masked and the knowledge left."""
+    error: float
+    """What the attributions sum to, less what they should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +107,8 @@ class Answer:
     links: tuple[Link, ...]
     reasons: tuple[Reason, ...]
     """Most influential first; mentions that the model reads, no others."""
+    words: Words | None = None
+    """None where they were not asked for."""
 
     def as_json(self) -> dict[str, Any]:
         """The form that the command line and the HTTP API print."""
@@ -102,74 +133,144 @@ class Predictor:
         self.labels = tuple(names[index] for index in range(len(names)))
         self.collate = KnowledgeCollator(tokenizer=encoder.tokenizer)
 
-    def predict(self, text: str) -> Answer:
-        """Answer for one text; what is longer than the model reads is cut off."""
+    def predict(self, text: str, *, words: bool = False) -> Answer:
+        """Answer for one text; what is longer than the model reads is cut off.
+
+        Args:
+            words: say also what each word did; that takes as long as a hundred answers.
+        """
         links = self.encoder.linker.link(text)
         feature = self.encoder.encode_linked(text, links)
         mentions = range(len(feature["mention_links"]))
         variants = [feature, keep_mentions(feature, [])]
         variants += [keep_mentions(feature, [other for other in mentions if other != left]) for left in mentions]
-        probabilities, attention = self._run(variants)
-        words = _words(text, feature["offsets"])
-        label, spans, support = self._read(text, probabilities, words)
-        plain_label, plain_spans, _ = self._read(text, probabilities[1:2], words)
+        probabilities, attention, gate = self._run(variants)
+        in_text = _words(text, feature["offsets"])
+        label, spans, asked = self._read(text, probabilities[0], in_text)
+        support = _support(probabilities, asked).tolist()
+        without = [self._said(text, row, in_text) for row in probabilities[1:]]
         reasons = [
             Reason(
                 link=link,
                 influence=round(support[0] - support[2 + mention], 4),
+                without=without[1 + mention],
                 attention=round(float(attention[mention]), 4),
+                gate=round(float(gate[mention]), 4),
                 facts=self._facts(links[link]),
             )
             for mention, link in enumerate(feature["mention_links"])
         ]
-        found = "; ".join(f"{span.text}:{span.label}" for span in plain_spans)
         return Answer(
             task=self.task.name,
             label=label,
             probabilities=self._probabilities(probabilities[0]) if label is not None else {},
             spans=spans,
-            without_knowledge=plain_label if label is not None else found,
+            without_knowledge=without[0],
             influence=round(support[0] - support[1], 4),
             links=tuple(links),
             reasons=tuple(sorted(reasons, key=lambda reason: -abs(reason.influence))),
+            words=self._attribute(text, feature, asked) if words else None,
         )
 
-    def _run(self, variants: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Probabilities of each variant, and for the first one how far each mention was let in."""
-        parts, attention = [], np.zeros(len(variants[0]["mention_links"]), dtype=np.float32)
+    def _run(
+        self, variants: Sequence[Mapping[str, Any]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities of each variant; for the first one attention and gate where most of each mention was let in."""
+        parts, mentions = [], len(variants[0]["mention_links"])
+        attention, gate = np.zeros(mentions, dtype=np.float32), np.zeros(mentions, dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(variants), BATCH):
                 output = self.model(**self.collate(variants[start : start + BATCH]))
                 parts.append(torch.softmax(output.logits.float(), dim=-1).numpy())
-                if start == 0 and len(attention):
-                    let_in = [(read.gate.abs()[0, :, None] * read.reading[0]) for read in knowledge_of(output).values()]
-                    attention = torch.stack(let_in).amax(dim=(0, 1)).numpy()
-        return np.concatenate(parts), attention
+                if start == 0 and mentions:
+                    reads = list(knowledge_of(output).values())
+                    reading = torch.cat([read.reading[0] for read in reads])  # [layers x seq, mentions]
+                    let_in = torch.cat([read.gate[0].abs() for read in reads])  # [layers x seq]
+                    most = (reading * let_in[:, None]).argmax(0)
+                    attention, gate = reading[most, range(mentions)].numpy(), let_in[most].numpy()
+        return np.concatenate(parts), attention, gate
 
     def _read(
         self, text: str, probabilities: NDArray[np.float32], words: Sequence[tuple[int, int, int]]
-    ) -> tuple[str | None, tuple[Span, ...], list[float]]:
-        """Label or spans by the first row, and the probability that each row gives to them."""
+    ) -> tuple[str | None, tuple[Span, ...], tuple[list[int], ...]]:
+        """Label or spans, and where their probabilities stand: ``[labels]``, or ``[tokens], [labels]``."""
         if self.task.kind == "sequence_classification":
-            best = int(probabilities[0].argmax())
-            return self.labels[best], (), [float(row[best]) for row in probabilities]
+            best = int(probabilities.argmax())
+            return self.labels[best], (), ([best],)
         tokens = [token for token, _, _ in words]
-        best_tags = probabilities[0][tokens].argmax(-1)
-        tags = [self.labels[index] for index in best_tags]
-        given = probabilities[:, tokens][:, range(len(tokens)), best_tags]  # [variants, words]
-        found = get_entities(tags)
+        best_tags = probabilities[tokens].argmax(-1)
+        given = probabilities[tokens, best_tags]
+        found = get_entities([self.labels[index] for index in best_tags])
         spans = tuple(
             Span(
                 start=words[first][1],
                 end=words[last][2],
                 text=text[words[first][1] : words[last][2]],
                 label=label,
-                probability=round(float(given[0, first : last + 1].mean()), 4),
+                probability=round(float(given[first : last + 1].mean()), 4),
             )
             for label, first, last in found
         )
         within = [word for _, first, last in found for word in range(first, last + 1)] or list(range(len(tokens)))
-        return None, spans, [float(row.mean()) if len(row) else 0.0 for row in given[:, within]]
+        return None, spans, ([tokens[word] for word in within], [int(best_tags[word]) for word in within])
+
+    def _said(self, text: str, probabilities: NDArray[np.float32], words: Sequence[tuple[int, int, int]]) -> str:
+        label, spans, _ = self._read(text, probabilities, words)
+        return label if label is not None else "; ".join(f"{span.text}:{span.label}" for span in spans)
+
+    def _attribute(self, text: str, feature: Mapping[str, Any], asked: tuple[list[int], ...]) -> Words:
+        """Integrated gradients of the answer's probability over the word embeddings, from masks to the words.
+
+        They go in as ``inputs_embeds``: a hook on the embedding layer would be seen by other threads.
+        """
+        from captum.attr import IntegratedGradients
+
+        matches = list(re.finditer(r"\w+|[^\w\s]", text))
+        starts = [match.start() for match in matches]
+        word_of = {
+            token: bisect_right(starts, end - 1) - 1
+            for token, (start, end) in enumerate(feature["offsets"])
+            if end > start and starts and starts[0] < end
+        }
+        tokenizer = self.encoder.tokenizer
+        filler = tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+        masked = [int(filler or 0) if token in word_of else id for token, id in enumerate(feature["input_ids"])]
+        inputs = self.collate([feature])
+        ids = inputs.pop("input_ids")
+
+        def probability(embeddings: torch.Tensor) -> torch.Tensor:
+            batch = {name: value.expand(len(embeddings), *value.shape[1:]) for name, value in inputs.items()}
+            logits = self.model(inputs_embeds=embeddings, **batch).logits.float()
+            support: torch.Tensor = _support(torch.softmax(logits, dim=-1), asked)
+            return support
+
+        embed = self.model.get_input_embeddings()
+        with torch.no_grad():
+            of_words, of_masks = embed(ids), embed(torch.tensor([masked]))
+            baseline = float(probability(of_masks)[0])
+        for steps in STEPS:
+            parts, error = IntegratedGradients(probability).attribute(
+                of_words, of_masks, n_steps=steps, internal_batch_size=BATCH, return_convergence_delta=True
+            )
+            if abs(float(error)) < TOLERANCE:
+                break
+        sums = [0.0] * len(matches)
+        for token, word in word_of.items():
+            sums[word] += float(parts[0, token].sum())
+        read = sorted(set(word_of.values()))
+        return Words(
+            words=tuple(
+                Word(
+                    start=matches[word].start(),
+                    end=matches[word].end(),
+                    text=matches[word].group(),
+                    attribution=round(sums[word], 4),
+                )
+                for word in read
+            ),
+            baseline=round(baseline, 4),
+            error=round(float(error), 4),
+        )
 
     def _probabilities(self, row: NDArray[np.float32]) -> dict[str, float]:
         return {label: round(float(value), 4) for label, value in zip(self.labels, row, strict=True)}
@@ -181,6 +282,12 @@ class Predictor:
         about = triples[(triples[:, 0] == entity) | (triples[:, 2] == entity)]
         own_first = about[np.argsort(about[:, 0] != entity, kind="stable")][:MAX_FACTS]
         return tuple(f"{snapshot.names[h]} –{snapshot.relations[r]}→ {snapshot.names[t]}" for h, r, t in own_first)
+
+
+def _support(probabilities: Any, asked: tuple[list[int], ...]) -> Any:
+    """Mean probability of what is asked, of an array or a tensor with a row for each variant."""
+    given = probabilities[(slice(None), *asked)]
+    return given.mean(-1) if given.shape[-1] else given.sum(-1)
 
 
 def load_predictors(run: Path) -> dict[str, Predictor]:
