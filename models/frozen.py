@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -18,6 +18,10 @@ STATES = "lower_states"
 
 Batch = dict[str, Any]
 Collate = Callable[[Sequence[Batch]], Batch]
+
+
+class _Reached(Exception):
+    """Ends a forward whose rest is not needed."""
 
 
 class _Skipped(nn.Module):
@@ -53,7 +57,12 @@ def lower_states(
     """What the frozen blocks make of each text ``[seq, hidden]``, padding cut off; without dropout."""
     blocks, _ = _blocks(model)
     found: list[Tensor] = []
-    handle = blocks[layers].register_forward_pre_hook(lambda _, args: found.append(args[0].detach()))
+
+    def stop(_: nn.Module, args: tuple[Any, ...]) -> None:
+        found.append(args[0].detach())
+        raise _Reached
+
+    handle = blocks[layers].register_forward_pre_hook(stop)
     states: dict[int, Tensor] = {}
     order = sorted(range(len(features)), key=lambda index: len(features[index]["input_ids"]))
     model.eval()
@@ -63,7 +72,8 @@ def lower_states(
                 indices = order[start : start + batch_size]
                 batch = collate([features[index] for index in indices])
                 batch.pop("labels", None)
-                model(**batch)
+                with suppress(_Reached):
+                    model(**batch)
                 for index, row, mask in zip(indices, found.pop(), batch["attention_mask"], strict=True):
                     states[index] = row[mask.bool()].to(torch.bfloat16 if fast_bf16() else torch.float32)
     finally:

@@ -100,8 +100,8 @@ def train_task(
     )
     encoder = text_encoder(run_path, recipe.base, snapshot, task.training.max_length)
     plain_collate = KnowledgeCollator(tokenizer=encoder.tokenizer, with_knowledge=table is not None)
-    with from_frozen(model, encoded, plain_collate, task.training.frozen_layers) as (known, collate):
-        features = {**known, "train": [known["train"][index] for index in drawn]}
+    labelled = {**encoded, "train": [encoded["train"][index] for index in drawn]}
+    with from_frozen(model, labelled, plain_collate, task.training.frozen_layers) as (features, collate):
         trained = fit(
             model,
             features["train"],
@@ -153,8 +153,8 @@ def train_task(
     return result
 
 
-_lower: dict[tuple[str, int], list[torch.Tensor]] = {}
-"""What frozen blocks give, by their weights and the list of features: arms and seeds of a worker share it."""
+_lower: dict[tuple[str, int], torch.Tensor] = {}
+"""What frozen blocks give, by their weights and the feature: arms and seeds of a worker share it."""
 
 
 @contextmanager
@@ -169,10 +169,10 @@ def from_frozen(
     digest = lower_digest(model, layers)
     known: Features = {}
     for part, features in encoded.items():
-        key = digest, id(features)
-        if key not in _lower:
-            _lower[key] = lower_states(model, features, collate, layers)
-        known[part] = [{**feature, STATES: states} for feature, states in zip(features, _lower[key], strict=True)]
+        new = [feature for feature in features if (digest, id(feature)) not in _lower]  # ``prepared`` keeps them all
+        for feature, states in zip(new, lower_states(model, new, collate, layers), strict=True):
+            _lower[digest, id(feature)] = states
+        known[part] = [{**feature, STATES: _lower[digest, id(feature)]} for feature in features]
     with lower_known(model, collate, layers) as collate_known:
         yield known, collate_known
 
