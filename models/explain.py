@@ -13,7 +13,8 @@ import tyro
 from kg import cli
 
 if TYPE_CHECKING:
-    from models.predictor import Answer, Words
+    from models.predictor import Answer
+    from models.words import Words
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """What each kind of task asks of a model: its classes, how its labels are encoded, and how its answers are scored."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -12,6 +13,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 from sklearn.metrics import f1_score as label_f1_score
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+from kg.errors import UserError
 from kg.snapshot import Snapshot
 from kg.types import Candidate, Link
 from models.batch import PAIR, KnowledgeEncoder
@@ -163,7 +165,7 @@ class RelationClassification(SequenceClassification):
             links = [link for span in spans if (link := named_link(encoder.linker.snapshot, text, span)) is not None]
             feature = encoder.encode_linked(text, links)
             offsets = feature.pop("offsets")
-            places = [next((i for i, (s, e) in enumerate(offsets) if s >= span.start and e > s), 0) for span in spans]
+            places = pair_positions([(span.start, span.end) for span in spans], offsets)
             features.append({**feature, PAIR: places, "labels": index[str(example.label)]})
         return features
 
@@ -188,6 +190,26 @@ def marked(example: Example) -> tuple[str, list[Mention]]:
         parts += [before, inside]
         position, length = mention.end, start + len(inside)
     return "".join([*parts, example.text[position:]]), [spans[0], spans[1]]
+
+
+def spans_of_marks(text: str) -> list[tuple[int, int]]:
+    """Head and tail with their marks, as ``marked`` puts them.
+
+    Raises:
+        UserError: the text does not have each pair of marks once.
+    """
+    found = [[match.span() for match in re.finditer(rf"{mark} \S(?:.*?\S)?? {mark}", text)] for mark in MARKS]
+    if not all(len(spans) == 1 for spans in found):
+        raise UserError(
+            "A relation is asked of a text with its head between @ and @ and its tail between # and #, each once, "
+            f"as in '@ Acme @ owns # Borealis #.'; got {text[:60]!r}"
+        )
+    return [spans[0] for spans in found]
+
+
+def pair_positions(spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """The first token of each span; the first of the text where it was cut off."""
+    return [next((i for i, (s, e) in enumerate(offsets) if s >= start and e > s), 0) for start, _ in spans]
 
 
 def named_link(snapshot: Snapshot, text: str, mention: Mention) -> Link | None:

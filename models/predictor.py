@@ -1,9 +1,8 @@
 """From a text to an answer with its links and its reasons, by the models of a finished run."""
 
 import re
-from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,27 @@ from kg.snapshot import Snapshot
 from kg.types import Link
 from models.bans import Bans
 from models.base import load_tokenizer, quiet
-from models.batch import KnowledgeCollator, KnowledgeEncoder, keep_mentions
+from models.batch import PAIR, KnowledgeCollator, KnowledgeEncoder, keep_mentions
 from models.entity_table import EntityTable
 from models.injection import knowledge_of
-from models.kgbert import KGBertForSequenceClassification, KGBertForTokenClassification, KGBertModel
+from models.kgbert import (
+    KGBertForRelationClassification,
+    KGBertForSequenceClassification,
+    KGBertForTokenClassification,
+    KGBertModel,
+)
+from models.objectives import pair_positions, spans_of_marks
 from models.recipe import Task, load_recipe
 from models.run import current_knowledge, read_manifest
+from models.words import Asked, Words, attribute, support_of
 
 CLASSES: Mapping[str, type[KGBertModel]] = {
     "sequence_classification": KGBertForSequenceClassification,
     "token_classification": KGBertForTokenClassification,
+    "relation_classification": KGBertForRelationClassification,
 }
 MAX_FACTS = 5
 BATCH = 16
-STEPS, TOLERANCE = (32, 128, 512), 0.005
-"""Steps of integrated gradients, the next number where the attributions miss their sum by more than this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,28 +70,6 @@ class Reason:
     """How far that token let in what it read; in [0, 1]."""
     facts: tuple[str, ...]
     """What the graph says of the entity, a few of the triples that the model was told of."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Word:
-    """What one word of the text did to the answer."""
-
-    start: int
-    end: int
-    text: str
-    attribution: float
-    """Its part of the probability of the answer less that of a text of masks; the parts of all words sum to that."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Words:
-    """What the words did to the answer, knowledge given, by integrated gradients (arXiv 1703.01365)."""
-
-    words: tuple[Word, ...]
-    baseline: float
-    """Probability of the answer with every word masked and the knowledge left."""
-    error: float
-    """What the attributions sum to, less what they should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,18 +119,22 @@ class Predictor:
     def predict(self, text: str, *, words: bool = False) -> Answer:
         """Answer for one text; what is longer than the model reads is cut off.
 
+        The text of a relation has marks around its head and its tail: ``@ Acme @ owns # Borealis #.``
+
         Args:
             words: say also what each word did; that takes as long as a hundred answers.
+
+        Raises:
+            UserError: the text of a relation has no marks.
         """
-        links = self.encoder.linker.link(text)
-        feature = self.encoder.encode_linked(text, links)
+        links, feature = self._linked(text)
         mentions = range(len(feature["mention_links"]))
         variants = [feature, keep_mentions(feature, [])]
         variants += [keep_mentions(feature, [other for other in mentions if other != left]) for left in mentions]
         probabilities, attention, gate = self._run(variants)
         in_text = _words(text, feature["offsets"])
         label, spans, asked = self._read(text, probabilities[0], in_text)
-        support = _support(probabilities, asked).tolist()
+        support = support_of(probabilities, asked).tolist()
         without = [self._said(text, row, in_text) for row in probabilities[1:]]
         reasons = [
             Reason(
@@ -169,8 +156,20 @@ class Predictor:
             influence=round(support[0] - support[1], 4),
             links=tuple(links),
             reasons=tuple(sorted(reasons, key=lambda reason: -abs(reason.influence))),
-            words=self._attribute(text, feature, asked) if words else None,
+            words=attribute(self.model, self.collate, text, feature, asked) if words else None,
         )
+
+    def _linked(self, text: str) -> tuple[list[Link], dict[str, Any]]:
+        """The links of a text, and what the model reads of it."""
+        linker = self.encoder.linker
+        if self.task.kind != "relation_classification":
+            links = linker.link(text)
+            return links, self.encoder.encode_linked(text, links)
+        marked = spans_of_marks(text)
+        links = linker.link_spans(text, [(start + 2, end - 2) for start, end in marked])  # less mark and blank
+        whole = [replace(link, start=start, end=end) for link, (start, end) in zip(links, marked, strict=True)]
+        feature = self.encoder.encode_linked(text, whole)
+        return links, {**feature, PAIR: pair_positions(marked, feature["offsets"])}
 
     def _run(
         self, variants: Sequence[Mapping[str, Any]]
@@ -192,9 +191,9 @@ class Predictor:
 
     def _read(
         self, text: str, probabilities: NDArray[np.float32], words: Sequence[tuple[int, int, int]]
-    ) -> tuple[str | None, tuple[Span, ...], tuple[list[int], ...]]:
-        """Label or spans, and where their probabilities stand: ``[labels]``, or ``[tokens], [labels]``."""
-        if self.task.kind == "sequence_classification":
+    ) -> tuple[str | None, tuple[Span, ...], Asked]:
+        """Label or spans, and where their probabilities stand."""
+        if self.task.kind != "token_classification":
             best = int(probabilities.argmax())
             return self.labels[best], (), ([best],)
         tokens = [token for token, _, _ in words]
@@ -218,60 +217,6 @@ class Predictor:
         label, spans, _ = self._read(text, probabilities, words)
         return label if label is not None else "; ".join(f"{span.text}:{span.label}" for span in spans)
 
-    def _attribute(self, text: str, feature: Mapping[str, Any], asked: tuple[list[int], ...]) -> Words:
-        """Integrated gradients of the answer's probability over the word embeddings, from masks to the words.
-
-        They go in as ``inputs_embeds``: a hook on the embedding layer would be seen by other threads.
-        """
-        from captum.attr import IntegratedGradients
-
-        matches = list(re.finditer(r"\w+|[^\w\s]", text))
-        starts = [match.start() for match in matches]
-        word_of = {
-            token: bisect_right(starts, end - 1) - 1
-            for token, (start, end) in enumerate(feature["offsets"])
-            if end > start and starts and starts[0] < end
-        }
-        tokenizer = self.encoder.tokenizer
-        filler = tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
-        masked = [int(filler or 0) if token in word_of else id for token, id in enumerate(feature["input_ids"])]
-        inputs = self.collate([feature])
-        ids = inputs.pop("input_ids")
-
-        def probability(embeddings: torch.Tensor) -> torch.Tensor:
-            batch = {name: value.expand(len(embeddings), *value.shape[1:]) for name, value in inputs.items()}
-            logits = self.model(inputs_embeds=embeddings, **batch).logits.float()
-            support: torch.Tensor = _support(torch.softmax(logits, dim=-1), asked)
-            return support
-
-        embed = self.model.get_input_embeddings()
-        with torch.no_grad():
-            of_words, of_masks = embed(ids), embed(torch.tensor([masked]))
-            baseline = float(probability(of_masks)[0])
-        for steps in STEPS:
-            parts, error = IntegratedGradients(probability).attribute(
-                of_words, of_masks, n_steps=steps, internal_batch_size=BATCH, return_convergence_delta=True
-            )
-            if abs(float(error)) < TOLERANCE:
-                break
-        sums = [0.0] * len(matches)
-        for token, word in word_of.items():
-            sums[word] += float(parts[0, token].sum())
-        read = sorted(set(word_of.values()))
-        return Words(
-            words=tuple(
-                Word(
-                    start=matches[word].start(),
-                    end=matches[word].end(),
-                    text=matches[word].group(),
-                    attribution=round(sums[word], 4),
-                )
-                for word in read
-            ),
-            baseline=round(baseline, 4),
-            error=round(float(error), 4),
-        )
-
     def _probabilities(self, row: NDArray[np.float32]) -> dict[str, float]:
         return {label: round(float(value), 4) for label, value in zip(self.labels, row, strict=True)}
 
@@ -282,12 +227,6 @@ class Predictor:
         about = triples[(triples[:, 0] == entity) | (triples[:, 2] == entity)]
         own_first = about[np.argsort(about[:, 0] != entity, kind="stable")][:MAX_FACTS]
         return tuple(f"{snapshot.names[h]} –{snapshot.relations[r]}→ {snapshot.names[t]}" for h, r, t in own_first)
-
-
-def _support(probabilities: Any, asked: tuple[list[int], ...]) -> Any:
-    """Mean probability of what is asked, of an array or a tensor with a row for each variant."""
-    given = probabilities[(slice(None), *asked)]
-    return given.mean(-1) if given.shape[-1] else given.sum(-1)
 
 
 def load_predictors(run: Path) -> dict[str, Predictor]:

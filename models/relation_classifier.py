@@ -44,16 +44,15 @@ class RelationClassifier(PreTrainedModel):
     def set_input_embeddings(self, value: Any) -> None:
         getattr(self, self.encoder_name).set_input_embeddings(value)
 
-    def forward(
-        self, input_ids: Tensor, pair_positions: Tensor, labels: Tensor | None = None, **inputs: Any
-    ) -> SequenceClassifierOutput:
+    def forward(self, pair_positions: Tensor, labels: Tensor | None = None, **inputs: Any) -> SequenceClassifierOutput:
         """Logits ``[batch, labels]``.
 
         Args:
             pair_positions: token at which head and tail begin ``[batch, 2]``.
             labels: ``[batch]``.
+            inputs: what the encoder takes.
         """
-        states = getattr(self, self.encoder_name)(input_ids=input_ids, **inputs).last_hidden_state
+        states = getattr(self, self.encoder_name)(**inputs).last_hidden_state
         batch = torch.arange(len(states), device=states.device)[:, None]
         pair = states[batch, pair_positions].flatten(1)  # [batch, 2 hidden]
         logits = self.classifier(self.dropout(pair))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kg.errors import InputError
+from kg.errors import InputError, UserError
 from models.bans import Bans
 from models.batch import PAIR, KnowledgeCollator, KnowledgeEncoder
 from models.data import read_task
@@ -15,6 +15,8 @@ from models.examples import Example, Mention
 from models.facts import Facts
 from models.kgbert import KGBertForRelationClassification
 from models.objectives import RelationClassification, marked
+from models.predictor import Predictor
+from models.recipe import Task
 from models.relation_classifier import RelationClassifier
 from tests.models.tiny import FUSION, TABLE, answer, open_gates, tiny_base, tiny_encoder
 
@@ -172,6 +174,29 @@ def test_the_encoders_weights_are_those_of_its_base_and_the_pair_decides(tmp_pat
     one, other = (answer(model, input_ids=tokens, pair_positions=torch.tensor([pair])) for pair in ([1, 3], [3, 1]))
     assert one.shape == (1, 3)
     assert not torch.allclose(one, other)
+
+
+def test_a_relation_is_asked_of_a_text_with_marks_and_answered_with_reasons(
+    encoder: KnowledgeEncoder, tmp_path: Path
+) -> None:
+    model = KGBertForRelationClassification.from_base(
+        tiny_base(tmp_path / "base"), TABLE, fusion=FUSION, num_labels=2, id2label={0: "OWNED", 1: "OWNS"}
+    )
+    open_gates(model)
+    task = Task(name="who", kind="relation_classification", reader="fewrel", path="x")
+    predictor = Predictor(model, encoder, task)
+    found = predictor.predict("@ Acme Bank @ owns # Borealis Insurance #.", words=True)
+    assert [(link.text, link.id) for link in found.links] == [("Acme Bank", "ex:0"), ("Borealis Insurance", "ex:1")]
+    assert found.label in {"OWNED", "OWNS"}
+    assert {found.links[reason.link].id for reason in found.reasons} == {"ex:0", "ex:1"}
+    assert any("OWNS" in fact for fact in found.reasons[0].facts)
+    assert found.words is not None
+    assert [word.text for word in found.words.words][:3] == ["@", "Acme", "Bank"]
+    batch = KnowledgeCollator(tokenizer=encoder.tokenizer)(OBJECTIVE.encode([OWNS], encoder))
+    assert found.probabilities["OWNS"] == pytest.approx(float(answer(model, **batch).softmax(-1)[0, 1]), abs=1e-3)
+    for text in ("Acme owns Borealis.", "@ Acme @ owns Borealis.", "@ a @ and @ b @ own # c #", "@ @ owns # x #"):
+        with pytest.raises(UserError, match="its head between @ and @"):
+            predictor.predict(text)
 
 
 def test_facts_of_linked_entities_are_written_behind_the_text_less_what_is_banned(encoder: KnowledgeEncoder) -> None:
