@@ -12,11 +12,13 @@ from transformers import PreTrainedTokenizerBase
 
 from kg.linking import Linker
 from kg.types import Link
-from models.entity_table import NULL, EntityTable
+from models.entity_table import FIRST, NULL, EntityTable
 from models.fusion import KNOWLEDGE_KEYS
 
 IGNORED = -100
 """Label of tokens that are not asked."""
+PAIR = "pair_positions"
+"""Input of relation classifiers: token at which head and tail begin ``[batch, 2]``."""
 SMALLEST_PRIOR = 1e-4
 
 
@@ -134,6 +136,11 @@ class KnowledgeCollator:
             labels = [feature["labels"] for feature in features]
             token_wise = isinstance(labels[0], list) and len(labels[0]) == len(features[0]["input_ids"])
             batch["labels"] = _padded(labels, length, IGNORED, left=left) if token_wise else torch.tensor(labels)
+        if PAIR in features[0]:
+            moved = [length - len(feature["input_ids"]) if left else 0 for feature in features]
+            batch[PAIR] = torch.tensor(
+                [[place + by for place in feature[PAIR]] for feature, by in zip(features, moved, strict=True)]
+            )
         if self.with_knowledge:
             batch |= self._knowledge(features, length, left=left)
         return batch
@@ -159,6 +166,17 @@ def hide_mentions(feature: Mapping[str, Any], share: float, draw: int) -> dict[s
     """
     rng = random.Random(draw)  # noqa: S311
     return keep_mentions(feature, [m for m in range(len(feature["mention_entities"])) if rng.random() >= share])
+
+
+def wrong_links(feature: Mapping[str, Any], share: float, num_entities: int, draw: int) -> dict[str, Any]:
+    """The feature with each mention led to entities at random with probability ``share``."""
+    rng = random.Random(draw)  # noqa: S311
+    entities = [
+        [row if row == NULL or not wrong else FIRST + rng.randrange(num_entities) for row in candidates]
+        for candidates in feature["mention_entities"]
+        for wrong in [rng.random() < share]
+    ]
+    return {**feature, "mention_entities": entities}
 
 
 def keep_mentions(feature: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:

@@ -1,37 +1,13 @@
 """Labelled examples and corpora: one reader function per format, all in one table."""
 
-import gzip
-import json
-import random
 import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from kg.errors import ConfigError, InputError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """One text with what is to be predicted: ``label`` for the whole, or ``tags`` for its ``words``."""
-
-    id: str
-    text: str
-    label: str | None = None
-    words: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    """IOB2, one for each word."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Splits:
-    """The three parts of a task; nothing is tuned on ``test``."""
-
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    test: tuple[Example, ...]
+from models.examples import Example, Splits, read_json_lines, read_lines, stratified_split
+from models.relations import fewrel, knowledgenet
 
 
 def sample_desks(path: Path) -> Splits:
@@ -62,7 +38,7 @@ def sample_tags(path: Path) -> Splits:
 def phrasebank(path: Path) -> Splits:
     """Financial PhraseBank, ``text@label`` in latin-1, 80/20 stratified; a tenth of the 80 becomes validation."""
     examples, seen = [], set()
-    for number, line in enumerate(_lines(path, encoding="latin-1"), 1):
+    for number, line in enumerate(read_lines(path, encoding="latin-1"), 1):
         text, at, label = line.rpartition("@")
         if not at or label not in {"negative", "neutral", "positive"}:
             raise InputError(path, f"expected text@label, got {line[:60]!r}", line=number)
@@ -97,6 +73,8 @@ READERS: Mapping[str, Reader] = {
     "phrasebank": phrasebank,
     "conll_folder": conll_folder,
     "bio_folder": bio_folder,
+    "fewrel": fewrel,
+    "knowledgenet": knowledgenet,
 }
 
 
@@ -119,36 +97,18 @@ def read_corpus(path: Path) -> Iterator[str]:
     """Texts of a corpus: ``.txt`` one a line, ``.jsonl`` the key ``text`` split at line ends; both also ``.gz``."""
     suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if suffix == ".jsonl":
-        for _, row in _json_lines(path, ("text",)):
+        for _, row in read_json_lines(path, ("text",)):
             yield from (line.strip() for line in str(row["text"]).splitlines() if line.strip())
     elif suffix == ".txt":
-        yield from (line for line in _lines(path) if line)
+        yield from (line for line in read_lines(path) if line)
     else:
         raise InputError(path, f"a corpus is .txt or .jsonl, plain or .gz; this is {path.suffix!r}")
-
-
-def stratified_split(
-    examples: Sequence[Example], *, share: float, seed: int
-) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Keep ``1 - share`` and hold out ``share`` of each label (of all, where there are no labels), in given order."""
-    by_label: dict[str | None, list[Example]] = {}
-    for example in examples:
-        by_label.setdefault(example.label, []).append(example)
-    held: set[str] = set()
-    for label in sorted(by_label, key=str):
-        ids = [example.id for example in by_label[label]]
-        random.Random(f"{seed} {label}").shuffle(ids)  # noqa: S311
-        held.update(ids[: round(share * len(ids))])
-    return (
-        tuple(example for example in examples if example.id not in held),
-        tuple(example for example in examples if example.id in held),
-    )
 
 
 def _by_split(path: Path, keys: Sequence[str], example: Callable[[dict[str, object]], Example]) -> Splits:
     """The examples of a JSON lines file whose rows say to which split they belong."""
     parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
-    for number, row in _json_lines(path, ("split", *keys)):
+    for number, row in read_json_lines(path, ("split", *keys)):
         split = str(row["split"])
         if split not in parts:
             raise InputError(path, f"split {split!r}; expected {', '.join(parts)}", line=number)
@@ -160,7 +120,7 @@ def _columns(path: Path) -> Iterator[Example]:
     """Sentences of a column file: first column the word, last one the tag; IOB1 becomes IOB2."""
     words: list[str] = []
     tags: list[str] = []
-    for number, line in enumerate([*_lines(path), ""], 1):
+    for number, line in enumerate([*read_lines(path), ""], 1):
         columns = line.split()
         if columns and columns[0] != "-DOCSTART-":
             if len(columns) < 2:
@@ -175,25 +135,3 @@ def _columns(path: Path) -> Iterator[Example]:
         elif words:
             yield Example(id=f"{path.stem}:{number}", text=" ".join(words), words=tuple(words), tags=tuple(tags))
             words, tags = [], []
-
-
-def _lines(path: Path, *, encoding: str = "utf-8") -> Iterator[str]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding=encoding, newline="\n") as stream:
-            for line in stream:
-                yield line.rstrip("\r\n")
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise InputError(path, f"cannot be read: {error}") from error
-
-
-def _json_lines(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, dict[str, object]]]:
-    """Line number and content of each line, an object that has all of ``keys``."""
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(path, f"not JSON: {error}", line=number) from error
-        if not isinstance(row, dict) or not row.keys() >= set(keys):
-            raise InputError(path, f"expected an object with {', '.join(keys)}, got {line[:60]!r}", line=number)
-        yield number, row

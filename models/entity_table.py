@@ -1,6 +1,7 @@
 """The entity table: one frozen vector an entity, kept outside the model's weights, because knowledge is data."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,17 +47,36 @@ class EntityTable:
         vectors[:FIRST] = 0
         return cls(tuple(f"random:{i}" for i in range(num_entities)), vectors, "random", f"random-{seed}")
 
-    def shuffled(self, seed: int) -> "EntityTable":
-        """The same vectors at other entities: what a gain has to vanish with. No entity keeps its own."""
-        count = len(self.ids)
+    def shuffled(self, seed: int, *, groups: Sequence[int] | None = None) -> "EntityTable":
+        """The same vectors at other entities: what a gain has to vanish with. No entity keeps its own.
+
+        Args:
+            groups: one number an entity; vectors are exchanged within a group. Entities that are alone in theirs are
+                exchanged among each other.
+        """
         rng = np.random.default_rng(seed)
-        order = rng.permutation(count)
-        # Sattolo's cycle over a random order: every entity moves
-        target = np.empty(count, dtype=np.int64)
-        target[order] = np.roll(order, 1)
+        of = np.zeros(len(self.ids), dtype=np.int64) if groups is None else np.asarray(groups, dtype=np.int64)
+        values, counts = np.unique(of, return_counts=True)
+        of = np.where(np.isin(of, values[counts == 1]), -1, of)
+        order = rng.permutation(len(of))
+        order = order[np.argsort(of[order], kind="stable")]  # at random within each group
+        target = np.empty(len(of), dtype=np.int64)
+        for part in np.split(order, np.flatnonzero(np.diff(of[order])) + 1):
+            target[part] = np.roll(part, 1)  # one cycle: every entity moves
         vectors = self.vectors.clone()
         vectors[FIRST:] = self.vectors[FIRST:][torch.from_numpy(target)]
-        return EntityTable(self.ids, vectors, self.snapshot_hash, f"{self.encoder_hash}-shuffled-{seed}")
+        within = "" if groups is None else "-alike"
+        return EntityTable(self.ids, vectors, self.snapshot_hash, f"{self.encoder_hash}-shuffled{within}-{seed}")
+
+    def emptied(self) -> "EntityTable":
+        """The same entities, of none of which anything is known."""
+        return EntityTable(self.ids, torch.zeros_like(self.vectors), self.snapshot_hash, f"{self.encoder_hash}-empty")
+
+    def randomised(self, seed: int) -> "EntityTable":
+        """The same entities with vectors that say nothing, as long as the real ones."""
+        drawn = torch.randn(self.vectors.shape, generator=torch.Generator().manual_seed(seed))
+        vectors = drawn / drawn.norm(dim=1, keepdim=True) * self.vectors.norm(dim=1, keepdim=True)
+        return EntityTable(self.ids, vectors, self.snapshot_hash, f"{self.encoder_hash}-random-{seed}")
 
     def check(self, snapshot: Snapshot) -> None:
         """Raises SnapshotMismatch when the table was built from another snapshot."""

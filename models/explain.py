@@ -14,6 +14,7 @@ from kg import cli
 
 if TYPE_CHECKING:
     from models.predictor import Answer
+    from models.words import Words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class Explain:
     """The text to answer for."""
     task: str | None = None
     """Task of the run; default its first."""
+    words: bool = False
+    """Say also what each word did, by integrated gradients; takes seconds."""
     json: bool = False
     """Print JSON."""
     html: Path | None = None
@@ -44,7 +47,7 @@ class Explain:
             self.text.encode()
         except UnicodeEncodeError as error:
             raise ConfigError("TEXT holds bytes that are not UTF-8.") from error
-        answer = choose(load_predictors(self.run_folder), self.task).predict(self.text)
+        answer = choose(load_predictors(self.run_folder), self.task).predict(self.text, words=self.words)
         if self.html:
             write_text(self.html, as_html(self.text, answer))
             print(self.html)
@@ -64,9 +67,17 @@ def as_lines(answer: "Answer") -> str:
     lines.append(f"{answer.influence:+.3f}  all knowledge; without it: {without}")
     for reason in answer.reasons:
         link = answer.links[reason.link]
-        lines.append(f"{reason.influence:+.3f}  {link.text!r} → {link.name} ({link.id}), let in {reason.attention:.2f}")
+        read = (
+            f"attention {reason.attention:.2f}, gate {reason.gate:.2f}; without it: {reason.without or 'nothing found'}"
+        )
+        lines.append(f"{reason.influence:+.3f}  {link.text!r} → {link.name} ({link.id}), {read}")
         lines += [f"          {fact}" for fact in reason.facts]
-    return "\n".join(lines if answer.reasons else [*lines, "no linked entity: this answer rests on the words alone"])
+    if not answer.reasons:
+        lines.append("no linked entity: this answer rests on the words alone")
+    if answer.words:
+        lines.append(f"words, from {_words_said(answer.words)}")
+        lines += [f"{word.attribution:+.3f}  {word.text}" for word in answer.words.words]
+    return "\n".join(lines)
 
 
 def as_html(text: str, answer: "Answer") -> str:
@@ -76,19 +87,20 @@ def as_html(text: str, answer: "Answer") -> str:
     parts, position = [], 0
     for number, link in enumerate(answer.links):
         value = influence.get(number, 0.0)
-        colour = f"rgba({'31,119,180' if value >= 0 else '214,39,40'},{0.1 + 0.5 * abs(value) / strongest:.2f})"
         title = f"{link.name or 'NIL'} ({link.id or 'no entity'}), influence {value:+.3f}"
-        mark = f'<mark style="background:{colour}" title="{escape(title)}">{escape(text[link.start : link.end])}</mark>'
-        parts += [escape(text[position : link.start]), mark]
+        parts += [escape(text[position : link.start]), _mark(text[link.start : link.end], value / strongest, title)]
         position = link.end
     rows = "".join(
         f"<tr><td>{reason.influence:+.3f}</td><td>{escape(answer.links[reason.link].text)}</td>"
         f"<td>{escape(str(answer.links[reason.link].name))}<br><small>{escape(str(answer.links[reason.link].id))}</small>"
-        f"</td><td>{reason.attention:.2f}</td><td>{'<br>'.join(map(escape, reason.facts))}</td></tr>"
+        f"</td><td>{reason.attention:.2f}</td><td>{reason.gate:.2f}</td>"
+        f"<td>{escape(reason.without or 'nothing found')}</td><td>{'<br>'.join(map(escape, reason.facts))}</td></tr>"
         for reason in answer.reasons
     )
     body = f"<p>{''.join([*parts, escape(text[position:])])}</p>"
-    header = "".join(f"<th>{name}</th>" for name in ("influence", "mention", "entity", "let in", "facts"))
+    header = "".join(
+        f"<th>{name}</th>" for name in ("influence", "mention", "entity", "attention", "gate", "without it", "facts")
+    )
     table = f"<table><tr>{header}</tr>{rows}</table>"
     return _PAGE.format(
         task=escape(answer.task),
@@ -96,8 +108,28 @@ def as_html(text: str, answer: "Answer") -> str:
         influence=f"{answer.influence:+.3f}",
         without=escape(answer.without_knowledge or "nothing found"),
         body=body,
+        words=_words_as_html(text, answer.words) if answer.words else "",
         table=table if rows else "<p>No linked entity: this answer rests on the words alone.</p>",
     )
+
+
+def _mark(text: str, strength: float, title: str) -> str:
+    colour = f"rgba({'31,119,180' if strength >= 0 else '214,39,40'},{0.1 + 0.5 * abs(strength):.2f})"
+    return f'<mark style="background:{colour}" title="{escape(title)}">{escape(text)}</mark>'
+
+
+def _words_said(words: "Words") -> str:
+    return f"{words.baseline:.2f} for a text of masks; their sum misses the answer by {abs(words.error):.3f}"
+
+
+def _words_as_html(text: str, words: "Words") -> str:
+    strongest = max((abs(word.attribution) for word in words.words), default=0.0) or 1.0
+    parts, position = [], 0
+    for word in words.words:
+        mark = _mark(word.text, word.attribution / strongest, f"{word.attribution:+.3f}")
+        parts += [escape(text[position : word.start]), mark]
+        position = word.end
+    return f"<p>Words, from {_words_said(words)}:</p><p>{''.join([*parts, escape(text[position:])])}</p>"
 
 
 def _said(answer: "Answer") -> str:
@@ -114,7 +146,7 @@ table{{border-collapse:collapse}}
 td,th{{text-align:left;vertical-align:top;padding:.3rem .8rem;border-top:1px solid #ccc}}
 mark{{border-radius:3px;padding:0 2px}}</style></head>
 <body><h1>{task}: {said}</h1><p>Without knowledge: {without}. All knowledge together: {influence}</p>
-{body}{table}</body></html>
+{body}{table}{words}</body></html>
 """
 
 

@@ -30,6 +30,8 @@ class FusionConfig:
     """Width of the space in which tokens and mentions meet."""
     num_heads: int = 4
     dropout: float = 0.1
+    decoder: bool = False
+    """Of an encoder-decoder: its decoder, too, reads what the source mentions, after the same blocks."""
 
 
 class Knowledge(NamedTuple):
@@ -89,12 +91,22 @@ class KnowledgeAttention(nn.Module):
         # the one closed door: were the projection zero too, no gradient would ever reach either
         self.opening = nn.Parameter(torch.zeros(()))
 
-    def forward(self, hidden: Tensor, knowledge: Knowledge) -> FusionOutput:
+    def forward(
+        self,
+        hidden: Tensor,
+        knowledge: Knowledge,
+        *,
+        chosen: Tensor | None = None,
+        readable: Tensor | None = None,
+    ) -> FusionOutput:
         """Let each token read the entities of the text.
 
         Args:
             hidden: token states ``[batch, seq, hidden]``.
             knowledge: mentions with their candidates. A text without mentions keeps its states to the bit.
+            chosen: how far each candidate is believed ``[batch, mentions, cand]``, for mentions none of whose tokens
+                are among ``hidden``.
+            readable: the mentions that each token may read ``[batch, seq, mentions]``; default all of its text.
         """
         entities, priors, token_mentions = knowledge
         real = entities != PADDING  # [batch, mentions, cand]
@@ -104,11 +116,14 @@ class KnowledgeAttention(nn.Module):
 
         vectors = self.table[entities].to(hidden.dtype)  # [batch, mentions, cand, entity_dim]
         weights = self._choose(states, vectors, entities, priors, real, covers)
+        if chosen is not None:
+            weights = torch.where(covers.any(1)[..., None], weights, chosen)
         believed = weights * (entities > NULL)
         vector = torch.einsum("bmc,bmce->bme", believed, vectors)
         trust = believed.sum(-1)  # [batch, mentions]: one less what goes to NULL
 
-        read, reading = self._read(states, self.value(vector), trust, mentioned, covers)
+        readable = mentioned[:, None] if readable is None else readable & mentioned[:, None]
+        read, reading = self._read(states, self.value(vector), trust, readable, covers)
         first = (token_mentions > 0) & (token_mentions != nn.functional.pad(token_mentions, (1, -1)))
         read = read + first[..., None].to(read.dtype) * self.begin
         read = read + self.feed_forward(read)
@@ -136,7 +151,7 @@ class KnowledgeAttention(nn.Module):
         return weights * real
 
     def _read(
-        self, states: Tensor, values: Tensor, trust: Tensor, mentioned: Tensor, covers: Tensor
+        self, states: Tensor, values: Tensor, trust: Tensor, readable: Tensor, covers: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Attention of tokens to mentions, with a sentinel that stands for reading nothing."""
         batch, seq, _ = states.shape
@@ -145,9 +160,9 @@ class KnowledgeAttention(nn.Module):
         key = self.key(values).unflatten(-1, (heads, -1))
         scores = torch.einsum("bshd,bmhd->bhsm", query, key) / math.sqrt(query.shape[-1])
         scores = scores + torch.einsum("h,bsm->bhsm", self.own_mention.to(scores.dtype), covers)
-        scores = scores.masked_fill(~mentioned[:, None, None], torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill(~readable[:, None], torch.finfo(scores.dtype).min)
         sentinel = scores.new_zeros(batch, heads, seq, 1)  # never masked: no row is a softmax over nothing
         weights = torch.softmax(torch.cat([sentinel, scores], dim=-1).float(), dim=-1)[..., 1:].to(states.dtype)
-        weights = weights * mentioned[:, None, None]
+        weights = weights * readable[:, None]
         read = torch.einsum("bhsm,bmhd->bshd", weights, values.unflatten(-1, (heads, -1))).flatten(-2)
         return read, weights.mean(1)

@@ -17,6 +17,7 @@ from models.base import load_base, load_config, own_weights
 from models.entity_table import FIRST, EntityTable
 from models.fusion import FusionConfig
 from models.injection import inject_knowledge, set_table
+from models.relation_classifier import RelationClassifier
 
 
 class KGBertConfig(PretrainedConfig):
@@ -148,6 +149,12 @@ class KGBertForTokenClassification(KGBertModel):
     """Predicts a label for each token."""
 
     auto_class = AutoModelForTokenClassification
+
+
+class KGBertForRelationClassification(KGBertModel):
+    """Predicts the relation of two marked mentions."""
+
+    auto_class = RelationClassifier
 
 
 AutoConfig.register(KGBertConfig.model_type, KGBertConfig)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,26 @@ from kg.errors import ConfigError, InputError
 from kg.linking import Linker
 from kg.snapshot import Snapshot
 from kg.types import Link
+from models.bans import Bans
 from models.base import load_tokenizer, quiet
-from models.batch import KnowledgeCollator, KnowledgeEncoder, keep_mentions
+from models.batch import PAIR, KnowledgeCollator, KnowledgeEncoder, keep_mentions
 from models.entity_table import EntityTable
 from models.injection import knowledge_of
-from models.kgbert import KGBertForSequenceClassification, KGBertForTokenClassification, KGBertModel
+from models.kgbert import (
+    KGBertForRelationClassification,
+    KGBertForSequenceClassification,
+    KGBertForTokenClassification,
+    KGBertModel,
+)
+from models.objectives import pair_positions, spans_of_marks
 from models.recipe import Task, load_recipe
 from models.run import current_knowledge, read_manifest
+from models.words import Asked, Words, attribute, support_of
 
 CLASSES: Mapping[str, type[KGBertModel]] = {
     "sequence_classification": KGBertForSequenceClassification,
     "token_classification": KGBertForTokenClassification,
+    "relation_classification": KGBertForRelationClassification,
 }
 MAX_FACTS = 5
 BATCH = 16
@@ -53,8 +62,12 @@ class Reason:
     """Position in the links of the answer."""
     influence: float
     """Probability of the answer less what it is when this mention's knowledge alone is taken away; in [-1, 1]."""
+    without: str
+    """The label, or the spans as ``text:label``, when this mention's knowledge alone is taken away."""
     attention: float
-    """Largest share that a token let in of it, over the fused layers; in [0, 1]."""
+    """Share of the token that let in most of it which went to this mention, over the fused layers; in [0, 1]."""
+    gate: float
+    """How far that token let in what it read; in [0, 1]."""
     facts: tuple[str, ...]
     """What the graph says of the entity, a few of the triples that the model was told of."""
 
@@ -77,6 +90,8 @@ class Answer:
     links: tuple[Link, ...]
     reasons: tuple[Reason, ...]
     """Most influential first; mentions that the model reads, no others."""
+    words: Words | None = None
+    """None where they were not asked for."""
 
     def as_json(self) -> dict[str, Any]:
         """The form that the command line and the HTTP API print."""
@@ -101,74 +116,106 @@ class Predictor:
         self.labels = tuple(names[index] for index in range(len(names)))
         self.collate = KnowledgeCollator(tokenizer=encoder.tokenizer)
 
-    def predict(self, text: str) -> Answer:
-        """Answer for one text; what is longer than the model reads is cut off."""
-        links = self.encoder.linker.link(text)
-        feature = self.encoder.encode_linked(text, links)
+    def predict(self, text: str, *, words: bool = False) -> Answer:
+        """Answer for one text; what is longer than the model reads is cut off.
+
+        The text of a relation has marks around its head and its tail: ``@ Acme @ owns # Borealis #.``
+
+        Args:
+            words: say also what each word did; that takes as long as a hundred answers.
+
+        Raises:
+            UserError: the text of a relation has no marks.
+        """
+        links, feature = self._linked(text)
         mentions = range(len(feature["mention_links"]))
         variants = [feature, keep_mentions(feature, [])]
         variants += [keep_mentions(feature, [other for other in mentions if other != left]) for left in mentions]
-        probabilities, attention = self._run(variants)
-        words = _words(text, feature["offsets"])
-        label, spans, support = self._read(text, probabilities, words)
-        plain_label, plain_spans, _ = self._read(text, probabilities[1:2], words)
+        probabilities, attention, gate = self._run(variants)
+        in_text = _words(text, feature["offsets"])
+        label, spans, asked = self._read(text, probabilities[0], in_text)
+        support = support_of(probabilities, asked).tolist()
+        without = [self._said(text, row, in_text) for row in probabilities[1:]]
         reasons = [
             Reason(
                 link=link,
                 influence=round(support[0] - support[2 + mention], 4),
+                without=without[1 + mention],
                 attention=round(float(attention[mention]), 4),
+                gate=round(float(gate[mention]), 4),
                 facts=self._facts(links[link]),
             )
             for mention, link in enumerate(feature["mention_links"])
         ]
-        found = "; ".join(f"{span.text}:{span.label}" for span in plain_spans)
         return Answer(
             task=self.task.name,
             label=label,
             probabilities=self._probabilities(probabilities[0]) if label is not None else {},
             spans=spans,
-            without_knowledge=plain_label if label is not None else found,
+            without_knowledge=without[0],
             influence=round(support[0] - support[1], 4),
             links=tuple(links),
             reasons=tuple(sorted(reasons, key=lambda reason: -abs(reason.influence))),
+            words=attribute(self.model, self.collate, text, feature, asked) if words else None,
         )
 
-    def _run(self, variants: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Probabilities of each variant, and for the first one how far each mention was let in."""
-        parts, attention = [], np.zeros(len(variants[0]["mention_links"]), dtype=np.float32)
+    def _linked(self, text: str) -> tuple[list[Link], dict[str, Any]]:
+        """The links of a text, and what the model reads of it."""
+        linker = self.encoder.linker
+        if self.task.kind != "relation_classification":
+            links = linker.link(text)
+            return links, self.encoder.encode_linked(text, links)
+        marked = spans_of_marks(text)
+        links = linker.link_spans(text, [(start + 2, end - 2) for start, end in marked])  # less mark and blank
+        whole = [replace(link, start=start, end=end) for link, (start, end) in zip(links, marked, strict=True)]
+        feature = self.encoder.encode_linked(text, whole)
+        return links, {**feature, PAIR: pair_positions(marked, feature["offsets"])}
+
+    def _run(
+        self, variants: Sequence[Mapping[str, Any]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities of each variant; for the first one attention and gate where most of each mention was let in."""
+        parts, mentions = [], len(variants[0]["mention_links"])
+        attention, gate = np.zeros(mentions, dtype=np.float32), np.zeros(mentions, dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(variants), BATCH):
                 output = self.model(**self.collate(variants[start : start + BATCH]))
                 parts.append(torch.softmax(output.logits.float(), dim=-1).numpy())
-                if start == 0 and len(attention):
-                    let_in = [(read.gate.abs()[0, :, None] * read.reading[0]) for read in knowledge_of(output).values()]
-                    attention = torch.stack(let_in).amax(dim=(0, 1)).numpy()
-        return np.concatenate(parts), attention
+                if start == 0 and mentions:
+                    reads = list(knowledge_of(output).values())
+                    reading = torch.cat([read.reading[0] for read in reads])  # [layers x seq, mentions]
+                    let_in = torch.cat([read.gate[0].abs() for read in reads])  # [layers x seq]
+                    most = (reading * let_in[:, None]).argmax(0)
+                    attention, gate = reading[most, range(mentions)].numpy(), let_in[most].numpy()
+        return np.concatenate(parts), attention, gate
 
     def _read(
         self, text: str, probabilities: NDArray[np.float32], words: Sequence[tuple[int, int, int]]
-    ) -> tuple[str | None, tuple[Span, ...], list[float]]:
-        """Label or spans by the first row, and the probability that each row gives to them."""
-        if self.task.kind == "sequence_classification":
-            best = int(probabilities[0].argmax())
-            return self.labels[best], (), [float(row[best]) for row in probabilities]
+    ) -> tuple[str | None, tuple[Span, ...], Asked]:
+        """Label or spans, and where their probabilities stand."""
+        if self.task.kind != "token_classification":
+            best = int(probabilities.argmax())
+            return self.labels[best], (), ([best],)
         tokens = [token for token, _, _ in words]
-        best_tags = probabilities[0][tokens].argmax(-1)
-        tags = [self.labels[index] for index in best_tags]
-        given = probabilities[:, tokens][:, range(len(tokens)), best_tags]  # [variants, words]
-        found = get_entities(tags)
+        best_tags = probabilities[tokens].argmax(-1)
+        given = probabilities[tokens, best_tags]
+        found = get_entities([self.labels[index] for index in best_tags])
         spans = tuple(
             Span(
                 start=words[first][1],
                 end=words[last][2],
                 text=text[words[first][1] : words[last][2]],
                 label=label,
-                probability=round(float(given[0, first : last + 1].mean()), 4),
+                probability=round(float(given[first : last + 1].mean()), 4),
             )
             for label, first, last in found
         )
         within = [word for _, first, last in found for word in range(first, last + 1)] or list(range(len(tokens)))
-        return None, spans, [float(row.mean()) if len(row) else 0.0 for row in given[:, within]]
+        return None, spans, ([tokens[word] for word in within], [int(best_tags[word]) for word in within])
+
+    def _said(self, text: str, probabilities: NDArray[np.float32], words: Sequence[tuple[int, int, int]]) -> str:
+        label, spans, _ = self._read(text, probabilities, words)
+        return label if label is not None else "; ".join(f"{span.text}:{span.label}" for span in spans)
 
     def _probabilities(self, row: NDArray[np.float32]) -> dict[str, float]:
         return {label: round(float(value), 4) for label, value in zip(self.labels, row, strict=True)}
@@ -200,7 +247,7 @@ def load_predictors(run: Path) -> dict[str, Predictor]:
     table = EntityTable.load(run / knowledge["table"])
     table.check(snapshot)
     linker = Linker.load(snapshot)
-    untold = (*recipe.graph.ban_relations, *knowledge["ignored_relations"])
+    untold = (*Bans.load(run / "table").relations, *knowledge["ignored_relations"])
     predictors = {}
     for position, task in enumerate(recipe.tasks):
         folder = run / "model" if position == 0 else run / "model" / task.name

@@ -14,7 +14,10 @@ from models.fusion import FusionConfig
 from models.gnn import GNNConfig
 
 RECIPES = Path(__file__).parent / "recipes"
-Arm = Literal["plain", "fused", "shuffled"]
+Arm = Literal[
+    "plain", "null", "shuffled-alike", "shuffled", "random", "types", "descriptions", "fused", "unbanned", "text"
+]
+"""What a model is told in a comparison: see ``models.stages.arms.ARM_SUMMARIES``."""
 ARMS: tuple[Arm, ...] = ("plain", "fused", "shuffled")
 _STRICT = ConfigDict(extra="forbid")
 
@@ -33,6 +36,14 @@ class Graph:
     """The data set whose nodes make up the snapshot."""
     ban_relations: tuple[str, ...] = ()
     """Relations kept out of encoder and table, because they state a task's label."""
+    ban_label_relations: bool = True
+    """Also keep out the relations that the labels of the tasks stand for (``label_relations`` of a task)."""
+    ban_inverses: bool = True
+    """Also keep out relations whose pairs largely are those of a banned one, either way round."""
+    drop_gold_edges: bool = True
+    """Also keep out every edge between two entities that an example asks the relation of."""
+    type_relations: tuple[str, ...] = ("INSTANCE_OF", "P31")
+    """Relations that say what an entity is: the arm ``types`` knows nothing else."""
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
@@ -57,6 +68,8 @@ class Training:
     """Steps between checkpoints, and so what a killed training has to do again at most."""
     freeze_embeddings: bool = True
     """Word embeddings stay as they are: halves a step at 32 tokens."""
+    frozen_layers: int = 0
+    """Lowest blocks that stay as they are, embeddings too; what they give is computed once for all epochs."""
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
@@ -72,17 +85,42 @@ class Pretrain(Training):
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
+class MapTuning(Training):
+    """Teaching the fusion blocks what an entity's vector stands for (``models.map_tuning``); 0 epochs skip it."""
+
+    epochs: float = 0.0
+    batch_size: int = 32
+    head_learning_rate: float = 1e-3
+    max_texts: int = 4000
+    """Linked training texts of the tasks; no label is used."""
+    wrong_links: float = 0.1
+    """Share of the mentions that are led to a wrong entity, which the choice of candidates is to see."""
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
 class Task:
     """One fine-tuning task; the first of a recipe is the one that is served."""
 
     name: str
-    kind: Literal["sequence_classification", "token_classification"]
+    kind: Literal["sequence_classification", "token_classification", "relation_classification"]
     reader: str
     """Key of ``models.data.READERS``."""
     path: str
     training: Training = field(default_factory=Training)
     max_train: int | None = None
     """Use no more training examples than this."""
+    max_test: int | None = None
+    """Test on no more examples than this, the same for all arms and seeds, drawn at random; validate on a quarter."""
+    shots: tuple[int, ...] = ()
+    """Labelled examples a class, drawn anew with each seed: each number is a task of its own. None: all there are."""
+    label_relations: tuple[tuple[str, ...], ...] = ()
+    """Each a label and the relations of the graph that state it; a label that names a relation states it anyway."""
+
+    def at_shots(self) -> "tuple[Task, ...]":
+        """One task for each number of labels a class, with that number in its name."""
+        if not self.shots:
+            return (self,)
+        return tuple(replace(self, name=f"{self.name}-{shots}", shots=(shots,)) for shots in self.shots)
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
@@ -96,6 +134,7 @@ class Recipe:
     graph: Graph
     gnn: GNNConfig = field(default_factory=GNNConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
+    map: MapTuning = field(default_factory=MapTuning)
     pretrain: Pretrain = field(default_factory=Pretrain)
     tasks: tuple[Task, ...]
     seeds: int = 3
@@ -107,20 +146,37 @@ class Recipe:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) < len(names) or not all(re.fullmatch(r"\w[\w.-]*", name) for name in names):
             raise ValueError(f"tasks need names of their own that can name files, got {names}")
+        if any(count < 1 for task in self.tasks for count in task.shots):
+            raise ValueError("shots are labelled examples a class, expected 1 or more; without any shots all are used")
+        if "text" in self.arms and any(task.kind == "token_classification" for task in self.tasks):
+            raise ValueError("the arm text writes facts behind a text, where a token_classification task has no tags")
         if self.seeds < 1:
             raise ValueError(f"seeds is {self.seeds}, expected 1 or more")
         if not self.arms or len(set(self.arms)) < len(self.arms):
             raise ValueError(f"arms are {list(self.arms)}, expected one or more, each once")
 
-    def with_overrides(self, *, seeds: int | None, arms: tuple[Arm, ...] | None) -> "Recipe":
-        """The same recipe with what the command line asks for.
+    def with_overrides(
+        self,
+        *,
+        seeds: int | None,
+        arms: tuple[Arm, ...] | None,
+        shots: tuple[int, ...] | None = None,
+        **bans: bool | None,
+    ) -> "Recipe":
+        """The same recipe with what the command line asks for; None leaves a value as it is.
+
+        Args:
+            bans: the switches of ``Graph`` that keep answers out of the graph.
 
         Raises:
             ConfigError: no seeds, no arms, or an arm twice.
         """
-        asked = {name: value for name, value in (("seeds", seeds), ("arms", arms)) if value is not None}
+        asked: dict[str, Any] = {name: value for name, value in (("seeds", seeds), ("arms", arms)) if value is not None}
+        asked["graph"] = replace(self.graph, **{name: value for name, value in bans.items() if value is not None})  # type: ignore[arg-type]
+        if shots is not None:
+            asked["tasks"] = tuple(replace(task, shots=shots) for task in self.tasks)
         try:
-            return replace(self, **asked)  # type: ignore[arg-type]
+            return replace(self, **asked)
         except ValidationError as error:
             raise ConfigError(f"recipe {self.name}: {_said(error)}") from error
 

@@ -43,6 +43,8 @@ class Basis:
     def fit(cls, values: Array, size: int) -> "Basis":
         """Components with unit variance over ``values`` ``[nodes, values]``."""
         wanted = min(size, *values.shape)
+        if not wanted:
+            return cls(np.zeros((values.shape[1], size)), np.zeros(size))
         with np.errstate(invalid="ignore"):  # values without variance have no shares of it
             pca = PCA(wanted, random_state=0).fit(values)
         variance = pca.explained_variance_
@@ -61,7 +63,8 @@ class Basis:
 class Reduction:
     """What makes a row of the table; fitted on the graph that the model was trained with, it stays with the run.
 
-    Each part is reduced by itself to about a third of the row and whitened, so that none drowns the others; rows get
+    Each part is reduced by itself to about a third of the row and whitened, so that none drowns the others (where no
+    encoder was trained, the signature has its share, too); rows get
     the mean norm of the base model's word embeddings, which injected vectors need to be read at all (PELT,
     arXiv 2207.01772).
     """
@@ -85,16 +88,18 @@ class Reduction:
         """
         if len(features) < 2:
             raise ConfigError(f"A table needs two entities or more; the graph has {len(features)}.")
-        third = dim // 3
+        text_dim = dim // 3
+        embedding_dim = dim - 2 * text_dim if embeddings.any() else 0  # an encoder that was not trained says nothing
+        signature_dim = dim - text_dim - embedding_dim
         with np.errstate(invalid="ignore"):  # a graph without edges
-            svd = TruncatedSVD(min(third, len(features) - 1), random_state=0).fit(counts)
+            svd = TruncatedSVD(min(signature_dim, len(features) - 1), random_state=0).fit(counts)
         components = svd.components_.T
-        reduced = Basis.fit(counts @ components, third)
+        reduced = Basis.fit(counts @ components, signature_dim)
         columns = np.unique(counts.indices).astype(np.int64)
         return cls(
-            embedding=Basis.fit(_double(embeddings), dim - 2 * third),
+            embedding=Basis.fit(_double(embeddings), embedding_dim),
             signature=Basis(components[columns] @ reduced.matrix, reduced.offset),
-            text=Basis.fit(_double(features), third),
+            text=Basis.fit(_double(features), text_dim),
             columns=columns,
             norm=norm,
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kg.errors import InputError, SnapshotMismatch
 from kg.snapshot import Snapshot
+from models.bans import Bans
 from models.entity_table import FIRST, EntityTable
 from models.gnn import affected_nodes, embed, load_encoder
 from models.graph import Data, embed_texts, entity_texts, load_graph, triples_of, with_inverses
@@ -86,8 +87,10 @@ def reembed(run_path: Path, newer: Snapshot, *, cache: Path) -> Update:
     encoder = load_encoder(run_path / "gnn")
     if encoder_hash(encoder) != table.encoder_hash:
         raise InputError(run_path / "gnn", "is not the encoder that the run's table was made with; train the run anew")
-    banned = recipe.graph.ban_relations
-    old_graph, graph = (load_graph(one, ban_relations=banned, relations=trained.relations) for one in (older, newer))
+    bans = Bans.load(run_path / "table")
+    old_graph, graph = (
+        bans.applied(load_graph(one, relations=trained.relations), one, trained.relations) for one in (older, newer)
+    )
     before, after = _positions(newer, older), _positions(older, newer)
     if not (before >= 0).any():
         raise SnapshotMismatch(

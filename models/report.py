@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.objectives import METRICS
-from models.proof import Counts, Verdict, judge, mean_and_deviation, score
+from models.proof import SMALLEST_SLICE, Counts, Verdict, judge, labels_needed, mean_and_deviation, score
 from models.run import Run, aside, write_json, write_text
 
 Results = Sequence[Mapping[str, Any]]
@@ -27,35 +28,58 @@ def write_report(run: Run, results: Results) -> None:
     for result in results:
         by_task[result["task"]][result["arm"]].append(result)
     tasks = {task: summarise(task, arms) for task, arms in by_task.items()}
-    write_json(run.path / "metrics.json", {"definitions": METRICS, "tasks": tasks, "pretrain": run.result("pretrain")})
+    curves = curves_of(tasks)
+    content = {"definitions": METRICS, "tasks": tasks, "curves": curves, "pretrain": run.result("pretrain")}
+    write_json(run.path / "metrics.json", content)
     with aside(run.path / "plots") as folder:
         draw_scores(tasks, folder / "scores.png")
+        for name, curve in curves.items():
+            draw_curve(name, curve, folder / f"{name}-labels.png")
         for task, arms in by_task.items():
             draw_losses(task, arms, folder / f"{task}-loss.png")
             if arms.get("fused") and arms["fused"][0]["confusion"]:
                 draw_confusion(task, arms["fused"], folder / f"{task}-confusion.png")
-    write_text(run.path / "README.md", model_card(run, tasks))
+    write_text(run.path / "README.md", model_card(run, tasks, curves))
     for task, summary in tasks.items():
         Console().print(table_of(task, summary))
         Console().print(summary["conclusion"], highlight=False)
+        for line in checks_of(summary):
+            Console().print(line, highlight=False)
+    for name, curve in curves.items():
+        Console().print(f"{name}: {curve['conclusion']}", highlight=False)
 
 
 def summarise(task: str, arms: Mapping[str, Results]) -> dict[str, Any]:
     """One task's section of ``metrics.json``: each arm with its seeds, mean and deviation, then slices and verdict."""
     trained = {arm: results for arm, results in arms.items() if arm != "tf-idf"}
     counts = {arm: stack(results) for arm, results in trained.items()}
-    linked = np.array(next(iter(trained.values()))[0]["linked"], dtype=bool)
-    verdict = judge(task, counts)
+    one = min(trained.values(), key=len)  # arms with fewer seeds than others are compared on those that all have
+    linked = np.array(one[0]["linked"], dtype=bool)
+    # whether an entity was seen depends on what a seed labelled, not on the arm
+    seen = np.array([result.get("seen", linked) for result in _by_seed(one)], dtype=bool)
+    corrupted = _mean_of([result.get("corrupted") or {} for result in trained.get("fused", ())])
+    shared = {arm: arm_counts[: len(one)] for arm, arm_counts in counts.items()}
+    verdict = judge(task, shared, linked=linked, seen=seen, corrupted=corrupted)
+    every = np.ones((len(one), 1), dtype=bool)
+    slices = {
+        "linked": linked & every,
+        "unlinked": ~linked & every,
+        "linked, seen": linked & seen,
+        "linked, unseen": linked & ~seen,
+    }
     return {
-        "main_metric": next(iter(trained.values()))[0]["main_metric"],
+        "main_metric": one[0]["main_metric"],
+        "shots": one[0].get("shots"),
         "test_examples": len(linked),
         "test_examples_linked": int(linked.sum()),
         "arms": {arm: _arm(results) for arm, results in arms.items()},
         "slices": {
-            name: {arm: _spread(score(arm_counts[:, kept])) for arm, arm_counts in counts.items()}
-            for name, kept in (("linked", linked), ("unlinked", ~linked))
-            if kept.any()
+            name: {arm: _spread(score(arm_counts * kept[..., None])) for arm, arm_counts in shared.items()}
+            for name, kept in slices.items()
+            if kept.any(axis=1).all()
         },
+        "slice_examples": {name: float(kept.sum(axis=1).mean()) for name, kept in slices.items()},
+        "corrupted": corrupted,
         "gain": _gain(verdict),
         "conclusion": verdict.sentence if verdict else "Only one arm was run: there is nothing to compare it with.",
     }
@@ -63,7 +87,56 @@ def summarise(task: str, arms: Mapping[str, Results]) -> dict[str, Any]:
 
 def stack(results: Results) -> Counts:
     """``[seeds, examples, 2]`` in the order of the seeds."""
-    return np.array([result["counts"] for result in sorted(results, key=lambda result: result["seed"])], dtype=float)
+    return np.array([result["counts"] for result in _by_seed(results)], dtype=float)
+
+
+def _by_seed(results: Results) -> Results:
+    return sorted(results, key=lambda result: result["seed"])
+
+
+def _mean_of(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {share: float(np.mean([one[share] for one in scores])) for share in (scores[0] if scores else {})}
+
+
+def curves_of(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Scores by labels a class of the tasks that have several numbers of them, and what the graph saves of these."""
+    points: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
+    for task, summary in tasks.items():
+        if summary["shots"] is not None:
+            points[task.removesuffix(f"-{summary['shots']}")][summary["shots"]] = summary
+    curves = {}
+    for name, by_shots in points.items():
+        if len(by_shots) < 2:
+            continue
+        arms = [arm for arm in next(iter(by_shots.values()))["arms"] if arm != "tf-idf"]
+        scores = {
+            arm: {shots: part["arms"][arm]["mean"][part["main_metric"]] for shots, part in sorted(by_shots.items())}
+            for arm in arms
+        }
+        curves[name] = {"scores": scores, "conclusion": _saved(scores)}
+    return curves
+
+
+def _saved(scores: Mapping[str, Mapping[int, float]]) -> str:
+    """How many labels a class the fused model needs for what the plain one does with more."""
+    if not {"plain", "fused"} <= set(scores):
+        return "Without plain and fused no label is saved."
+    said = []
+    for shots, reached in list(scores["plain"].items())[1:]:
+        needed = labels_needed(scores["fused"], reached)
+        said.append(
+            f"what plain reaches with {shots} labels a class ({100 * reached:.1f}), fused "
+            + ("does not reach" if needed is None else f"reaches with {needed:.0f}")
+        )
+    return "; ".join(said) + "."
+
+
+def checks_of(summary: Mapping[str, Any]) -> list[str]:
+    """A line for each bound that harmless knowledge keeps."""
+    return [
+        f"{'kept' if check['kept'] else 'NOT kept'}: {check['name']} {check['points']:+.1f} points ({check['bound']})"
+        for check in summary["gain"].get("checks", ())
+    ]
 
 
 def table_of(task: str, summary: Mapping[str, Any]) -> Table:
@@ -73,22 +146,27 @@ def table_of(task: str, summary: Mapping[str, Any]) -> Table:
     table.add_column("arm")
     for metric in metrics:
         table.add_column(metric, justify="right")
-    for name in summary["slices"]:
+    slices = {
+        name: part
+        for name, part in summary["slices"].items()
+        if "," not in name or summary["slice_examples"][name] >= SMALLEST_SLICE
+    }
+    for name in slices:
         table.add_column(f"{summary['main_metric']}, {name}", justify="right")
     for arm, values in summary["arms"].items():
         row = [_points(values["mean"].get(metric), values["deviation"].get(metric)) for metric in metrics]
-        slices = [part.get(arm, {}) for part in summary["slices"].values()]
-        row += [_points(part.get("mean"), part.get("deviation")) for part in slices]
+        row += [_points(part.get(arm, {}).get("mean"), part.get(arm, {}).get("deviation")) for part in slices.values()]
         table.add_row(arm, *row)
     return table
 
 
-def model_card(run: Run, tasks: Mapping[str, Mapping[str, Any]]) -> str:
+def model_card(run: Run, tasks: Mapping[str, Mapping[str, Any]], curves: Mapping[str, Any] | None = None) -> str:
     """The run's README: what it is, what it was trained on, what it reached, what it must not be trusted with."""
     manifest, recipe = run.manifest, run.recipe
     counts, read = manifest["snapshot"]["counts"], manifest["snapshot"]["sources"]
     sources = ", ".join(f"{source['id']} {source.get('release', '')}".strip() for source in read)
-    banned = ", ".join(recipe.graph.ban_relations) or "none"
+    bans = manifest["stages"].get("gnn", {}).get("bans", [])
+    banned = ", ".join(f"{row['relation']} ({row['why']}; {row['edges']:,} edges)" for row in bans) or "none"
     lines = [
         f"# {recipe.name}: a fused model",
         "",
@@ -97,18 +175,21 @@ def model_card(run: Run, tasks: Mapping[str, Mapping[str, Any]]) -> str:
         f"- Base model: `{recipe.base}`; knowledge attention after layers {list(recipe.fusion.layers)}.",
         f"- Graph: snapshot `{manifest['snapshot']['hash'][:16]}`, {counts['entities']:,} entities, "
         f"{counts['triples']:,} triples, from {sources}.",
-        f"- Relations kept from the model because they state a label: {banned}.",
+        f"- Kept from the model because it would give labels away: {banned}.",
         "",
     ]
     for task, summary in tasks.items():
         lines += [f"## {task}", "", *_markdown(table_of(task, summary)), "", f"**{summary['conclusion']}**", ""]
-        coverage = manifest.get("coverage", {}).get(task)
+        lines += [*(f"- {line}" for line in checks_of(summary)), ""]
+        coverage = manifest.get("coverage", {}).get(task.removesuffix(f"-{summary['shots']}"))
         if coverage:
             lines += [
                 f"Coverage: {coverage['texts_linked']:.0%} of {coverage['texts']} test texts have a linked entity; "
                 f"{coverage['mentions_seen_in_training']:.0%} of the linked mentions were seen in training.",
                 "",
             ]
+    for name, curve in (curves or {}).items():
+        lines += [f"## {name}: labels saved", "", f"![labels](plots/{name}-labels.png)", "", curve["conclusion"], ""]
     lines += ["![scores](plots/scores.png)", "", "## Limits", "", recipe.limits or "None recorded.", ""]
     lines += [
         "## Data",
@@ -128,16 +209,17 @@ def model_card(run: Run, tasks: Mapping[str, Mapping[str, Any]]) -> str:
 
 def draw_scores(tasks: Mapping[str, Mapping[str, Any]], file: Path) -> None:
     """Mean of the main metric of each arm with its deviation, one group a task, and every seed as a dot."""
-    figure, axes = _figure(1.6 + 2.6 * len(tasks), 3.6)
-    low, named = 1.0, set[str]()
+    most = max((len(summary["arms"]) for summary in tasks.values()), default=1)
+    figure, axes = _figure(1.6 + 0.65 * most * len(tasks), 3.6)
+    low, named, width = 1.0, set[str](), 0.8 / most
     for group, (_, summary) in enumerate(tasks.items()):
         metric = summary["main_metric"]
         for offset, (arm, values) in enumerate((arm, v) for arm, v in summary["arms"].items() if metric in v["mean"]):
-            x = group + (offset - 1.5) * 0.2
+            x = group + (offset - (most - 1) / 2) * width
             mean, deviation = values["mean"][metric], values["deviation"][metric]
             label = None if arm in named else arm
             named.add(arm)
-            axes.bar(x, mean, 0.18, yerr=deviation, color=_COLOURS[arm], label=label)
+            axes.bar(x, mean, 0.9 * width, yerr=deviation, color=_COLOURS[arm], label=label)
             seeds = [seed[metric] for seed in values["seeds"].values()]
             axes.plot([x] * len(seeds), seeds, ".", color="black", markersize=4)
             low = min(low, *seeds)
@@ -145,6 +227,22 @@ def draw_scores(tasks: Mapping[str, Mapping[str, Any]], file: Path) -> None:
     axes.set_ylim(max(0.0, low - 0.1), 1.0)
     axes.set_title("Test score by arm: mean, deviation, seeds")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.savefig(file)
+
+
+def draw_curve(name: str, curve: Mapping[str, Any], file: Path) -> None:
+    """Score of each arm by labels a class."""
+    figure, axes = _figure(5.5, 3.6)
+    for arm, scores in curve["scores"].items():
+        axes.plot(list(scores), list(scores.values()), "o-", color=_COLOURS[arm], label=arm)
+    axes.set_xscale("log")
+    ticks = list(next(iter(curve["scores"].values())))
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("labels a class")
+    axes.set_ylabel("test score")
+    axes.set_title(f"{name}: mean of the seeds, by labels")
+    axes.legend(frameon=False)
     figure.savefig(file)
 
 
@@ -178,7 +276,19 @@ def draw_confusion(task: str, results: Results, file: Path) -> None:
     figure.savefig(file)
 
 
-_COLOURS = {"plain": "#7f7f7f", "fused": "#1f77b4", "shuffled": "#d62728", "tf-idf": "#bcbd22"}
+_COLOURS = {
+    "plain": "#7f7f7f",
+    "null": "#c7c7c7",
+    "shuffled-alike": "#ff9896",
+    "shuffled": "#d62728",
+    "random": "#8c564b",
+    "types": "#9467bd",
+    "descriptions": "#c5b0d5",
+    "fused": "#1f77b4",
+    "unbanned": "#aec7e8",
+    "text": "#2ca02c",
+    "tf-idf": "#bcbd22",
+}
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
@@ -189,7 +299,7 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _arm(results: Results) -> dict[str, Any]:
-    results = sorted(results, key=lambda result: result["seed"])
+    results = _by_seed(results)
     metrics = list(results[0]["metrics"])
     spreads = {name: _spread([result["metrics"][name] for result in results]) for name in metrics}
     return {
@@ -217,7 +327,8 @@ def _gain(verdict: Verdict | None) -> dict[str, Any]:
         arm: {"points": _number(gain.mean), "low": _number(gain.low), "high": _number(gain.high)}
         for arm, gain in verdict.over.items()
     }
-    return {"helps": verdict.helps, "over": over}
+    checks = [asdict(check) for check in verdict.checks]
+    return {"helps": verdict.helps, "slice": verdict.slice, "over": over, "checks": checks}
 
 
 def _points(mean: float | None, deviation: float | None) -> str:

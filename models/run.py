@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -140,7 +141,7 @@ def data_hash(path: Path) -> str:
 
 def _trained_by(config: str) -> list[str]:
     """The settings that shape the weights: more seeds or arms may be added to a run that exists."""
-    free = ("seeds = ", "arms = ", "limits = ", "summary = ")
+    free = ("seeds = ", "arms = ", "shots = ", "limits = ", "summary = ")
     return [line for line in config.splitlines() if not line.startswith(free)]
 
 
@@ -173,6 +174,7 @@ def _as_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     for key, value in values.items():
         if value is None:
             continue
+        key = key if re.fullmatch(r"[\w-]+", key, re.ASCII) else json.dumps(key, ensure_ascii=False)
         if isinstance(value, Mapping):
             tables.append(f"\n[{prefix}{key}]\n" + _as_toml(value, f"{prefix}{key}."))
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):

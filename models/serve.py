@@ -54,7 +54,9 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "GatedRouter":
         id: str
         name: str
         influence: float = Field(description="Probability of the answer less that without this entity's knowledge.")
-        attention: float = Field(description="Largest share of it that a token let in.")
+        without: str = Field(description="The answer without this entity's knowledge.")
+        attention: float = Field(description="Share of the token that let in most of it which went to this entity.")
+        gate: float = Field(description="How far that token let in what it read.")
 
     class Explained(MovedBy):
         """What one link did to the answer, and what the graph says of its entity."""
@@ -91,7 +93,9 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "GatedRouter":
                 "id": found.links[reason.link].id,
                 "name": found.links[reason.link].name,
                 "influence": reason.influence,
+                "without": reason.without,
                 "attention": reason.attention,
+                "gate": reason.gate,
                 "facts": list(reason.facts),
             }
             for reason in found.reasons

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from models.run import Run
 
 COMMANDS = ("gnn", "pretrain", "finetune", "evaluate", "reembed")
-ArmName = Literal["plain", "fused", "shuffled"]
+ArmName = Literal[
+    "plain", "null", "shuffled-alike", "shuffled", "random", "types", "descriptions", "fused", "unbanned", "text"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,14 @@ class _Common:
     """Number of seeds of each arm; default as the recipe says."""
     arms: tuple[ArmName, ...] | None = None
     """Models to compare; default as the recipe says."""
+    shots: tuple[int, ...] | None = None
+    """Labelled examples a class, each number a comparison of its own; default as the recipe says."""
+    ban_label_relations: bool = False
+    """Keep from the models the relations that state a label, even where the recipe does not say so."""
+    ban_inverses: bool = False
+    """Likewise the relations that say nearly what a banned one says, either way round."""
+    drop_gold_edges: bool = False
+    """Likewise every edge between two entities that an example asks the relation of."""
 
     def _stages(self, recipe_name: str | None, last: str) -> None:
         """Run every stage up to ``last`` that is not finished yet."""
@@ -42,7 +52,14 @@ class _Common:
             recipe_name = default_recipe(Settings.from_env().data)
             if recipe_name == "sample":
                 say("No data folder (KGFUSE_DATA) with the finance data: running on the small sample of this project.")
-        recipe = load_recipe(recipe_name).with_overrides(seeds=self.seeds, arms=self.arms)
+        recipe = load_recipe(recipe_name).with_overrides(
+            seeds=self.seeds,
+            arms=self.arms,
+            shots=self.shots,
+            ban_label_relations=self.ban_label_relations or None,
+            ban_inverses=self.ban_inverses or None,
+            drop_gold_edges=self.drop_gold_edges or None,
+        )
         return Run.open(self.run_folder or Path("runs") / recipe.name, recipe)
 
 

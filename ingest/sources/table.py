@@ -1,6 +1,11 @@
-"""Plain tables: ``names.tsv`` (id, name, kind P/S/T, source) and ``edges.tsv`` (head, tail, relation), also ``.gz``."""
+"""Plain tables: ``names.tsv`` (id, name, kind P/S/T, source) and ``edges.tsv`` (head, tail, relation), also ``.gz``.
+
+Beside them the files of link-prediction benchmarks (CoDEx, arXiv 2009.07810): ``train.txt``, ``valid.txt`` and
+``test.txt`` (head, relation, tail), and ``entity2types.json`` (entity to its types).
+"""
 
 import gzip
+import json
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -16,6 +21,10 @@ from kg.types import Entity, Name, Triple
 
 KINDS = {"P": "pref", "S": "syn", "T": "syn"}
 """P preferred, S synonym, T entry term of a thesaurus."""
+
+LAYOUTS = {"edges": (0, 2, 1), "benchmark": (0, 1, 2)}
+"""Columns of head, relation and tail."""
+BENCHMARK_FILES = ("train.txt", "valid.txt", "test.txt")
 
 SPACES = {"wd": "http://www.wikidata.org/entity/", "umls": "https://uts.nlm.nih.gov/uts/umls/concept/"}
 """Prefixes whose ids are those of another source, so that both speak of the same node."""
@@ -37,11 +46,11 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> 
             for row in _rows(file, report, width=2):
                 names[f"{prefix}:{row[0]}"].append((row[1], KINDS.get(row[2], "syn") if len(row) > 2 else "pref"))
                 report.keep("name")
-        else:
-            for head, tail, relation, *_ in _rows(file, report, width=3):
-                edge = f"{prefix}:{head}", relation_type(relation), f"{prefix}:{tail}"
-                report.skip("stated more than once") if edge in edges else report.keep("relationship")
-                edges[edge] = None
+            continue
+        for head, relation, tail in _types(file, report) if kind == "types" else _triples(file, report, LAYOUTS[kind]):
+            edge = f"{prefix}:{head}", relation_type(relation), f"{prefix}:{tail}"
+            report.skip("stated more than once") if edge in edges else report.keep("relationship")
+            edges[edge] = None
     if not names:
         raise InputError(files[-1][1], "no line of it has an id and a name, parted by a tab")
     return Reading(release="", items=_items(names, edges, source_id))
@@ -51,10 +60,29 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     for path in paths:
         if not path.exists():
             raise InputError(path, "no such file or folder")
-        for file in sorted(path.rglob("*.tsv*")) if path.is_dir() else [path]:
-            for kind in ("names", "edges"):
-                if kind in file.name:
-                    yield kind, file
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.name == "entity2types.json":
+                yield "types", file
+            elif file.name in BENCHMARK_FILES:
+                yield "benchmark", file
+            elif ".tsv" in file.suffixes:
+                yield from ((kind, file) for kind in ("names", "edges") if kind in file.name)
+
+
+def _triples(file: Path, report: Report, layout: Sequence[int]) -> Iterator[tuple[str, str, str]]:
+    for row in _rows(file, report, width=3):
+        head, relation, tail = (row[column] for column in layout)
+        yield head, relation, tail
+
+
+def _types(file: Path, report: Report) -> Iterator[tuple[str, str, str]]:
+    try:
+        types = json.loads(file.read_text(encoding="utf-8"))
+        triples = [(entity, "INSTANCE_OF", type_) for entity, of_it in types.items() for type_ in of_it]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(file, f"expected an object of entity to list of types: {error}") from error
+    report.read += len(triples)
+    yield from triples
 
 
 def _rows(file: Path, report: Report, *, width: int) -> Iterator[list[str]]:

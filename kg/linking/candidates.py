@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -80,6 +80,8 @@ class _Name:
     cosine: float = 0.0
     rank: int = MAX_SIMILAR
     key: str = ""
+    number: int = -1
+    """Of the key, where that is not needed yet (``Dictionary.key``)."""
     turned: bool = False
     substituted: float = 0.0
     learned: bool = False
@@ -128,13 +130,20 @@ class CandidateFinder:
             candidates.quality,
         )
 
+    def among(self, key: str, surface: str, folded: str, entities: Sequence[int]) -> CandidateSet:
+        """Just these entities, which someone else has found, the likeliest first."""
+        found, num_exact = self._exactly(key, surface, folded)
+        names = ((entity, found.get(entity) or self._own_name(key, entity)) for entity in dict.fromkeys(entities))
+        return self._set_of(
+            key, [(entity, replace(name, rank=rank)) for rank, (entity, name) in enumerate(names)], num_exact
+        )
+
     def is_written(self, key: str, surface: str, folded: str) -> bool:
         """Whether a name of the dictionary is written just so, letter case apart."""
         return any(entry.fit >= SAME_LETTERS for entry in self.dictionary.entries(key, surface, folded))
 
     def _unnamed_features(self, key: str, entities: tuple[int, ...]) -> NDArray[np.float32]:
-        links = self._learned.links(key) if self._learned else {}
-        return self._features(key, [(entity, _Name()) for entity in entities], links, 0)
+        return self._features(key, [(entity, _Name()) for entity in entities], 0)
 
     def _exact(self, key: str, surface: str, folded: str) -> dict[int, tuple[float, float, bool]]:
         best: dict[int, tuple[float, float, bool]] = {}
@@ -153,26 +162,39 @@ class CandidateFinder:
         return self._described(key, surface, folded, spelling=True)
 
     def _described(self, key: str, surface: str, folded: str, *, spelling: bool) -> CandidateSet:
-        found: dict[int, _Name] = {}
-        for entity, (prior, fit, preferred) in self._exact(key, surface, folded).items():
-            found[entity] = _Name(prior, fit, preferred, 1.0, 0, key)
-        num_exact = len(found)
-        links: Mapping[int, int] = self._learned.links(key) if self._learned else {}
-        for entity in links:
-            if entity not in found:
-                found[entity] = _Name(cosine=1.0, rank=0, key=key, learned=True)
+        found, num_exact = self._exactly(key, surface, folded)
         if spelling:
             forms = self._substituted(key)
             for form, share in forms:
                 self._add(found, form, share)
             for form, share in [(key, 1.0), *forms[:1]]:
                 self._add_similar(found, form, share)
-        kept = sorted(found.items(), key=_closest_first)[:MAX_CONSIDERED]
+        return self._set_of(key, sorted(found.items(), key=_closest_first)[:MAX_CONSIDERED], num_exact)
+
+    def _exactly(self, key: str, surface: str, folded: str) -> tuple[dict[int, _Name], int]:
+        """Entities with names of this key, how many they are, and among them those that learned links say."""
+        found: dict[int, _Name] = {}
+        for entity, (prior, fit, preferred) in self._exact(key, surface, folded).items():
+            found[entity] = _Name(prior, fit, preferred, 1.0, 0, key)
+        num_exact = len(found)
+        for entity in self._links(key):
+            if entity not in found:
+                found[entity] = _Name(cosine=1.0, rank=0, key=key, learned=True)
+        return found, num_exact
+
+    def _own_name(self, key: str, entity: int) -> _Name:
+        own = name_key(self.dictionary.entity_name(entity))
+        return _Name(preferred=True, cosine=self.dictionary.likeness(key, own), key=own)
+
+    def _links(self, key: str) -> Mapping[int, int]:
+        return self._learned.links(key) if self._learned else {}
+
+    def _set_of(self, key: str, kept: Sequence[tuple[int, _Name]], num_exact: int) -> CandidateSet:
         if not kept:
             return NONE
         # Only a ranker looks at features, and they take three quarters of the time.
-        features = self._features(key, kept, links, num_exact) if self._learned else None
-        raw = np.array([max(name.prior, 1e-3) * max(name.fit, 0.5 * name.cosine) ** 4 for _, name in kept])
+        features = self._features(key, kept, num_exact) if self._learned else None
+        raw = np.array([max(name.prior, 1e-3) * max(name.fit, 0.5 * name.cosine, 0.01) ** 4 for _, name in kept])
         scores = raw / raw.sum()
         order = np.lexsort((np.arange(len(kept)), -scores))
         return CandidateSet(
@@ -205,10 +227,11 @@ class CandidateFinder:
     def _add_similar(self, found: dict[int, _Name], form: str, share: float) -> None:
         """Add the entities with names that are spelt like a form of the mention's key."""
         dictionary, exchanged = self.dictionary, share if share < 1 else 0.0
-        for rank, (key, bearers, cosine) in enumerate(dictionary.similar(form, MAX_SIMILAR, MIN_COSINE), 2):
+        for rank, (number, bearers, cosine) in enumerate(dictionary.similar(form, MAX_SIMILAR, MIN_COSINE), 2):
             for entity, prior, flags in bearers:
-                preferred, turned = bool(flags & Flag.PREFERRED), bool(flags & Flag.TURNED)
-                _offer(found, entity, _Name(prior, 0.0, preferred, cosine, rank, key, turned, exchanged))
+                if entity not in found or found[entity].cosine < cosine:
+                    preferred, turned = bool(flags & Flag.PREFERRED), bool(flags & Flag.TURNED)
+                    found[entity] = _Name(prior, 0.0, preferred, cosine, rank, "", number, turned, exchanged)
             if len(found) >= 2 * MAX_CONSIDERED:
                 break
         if self._learned:
@@ -219,9 +242,8 @@ class CandidateFinder:
                     name = _Name(0.0, 0.0, False, cosine, rank, key, substituted=exchanged, learned=True)
                     _offer(found, entity, name)
 
-    def _features(
-        self, key: str, kept: Sequence[tuple[int, _Name]], links: Mapping[int, int], num_exact: int
-    ) -> NDArray[np.float32]:
+    def _features(self, key: str, kept: Sequence[tuple[int, _Name]], num_exact: int) -> NDArray[np.float32]:
+        links = self._links(key)
         words = key.split(" ")
         word_set, numbers = set(words), {word for word in words if word.isdigit()}
         weight = {word: self._rarity(word) for word in word_set}
@@ -231,7 +253,8 @@ class CandidateFinder:
         learned = self._learned
         rows = []
         for entity, name in kept:
-            its_words = name.key.split(" ")
+            its_key = name.key if name.number < 0 else self.dictionary.key(name.number)
+            its_words = its_key.split(" ")
             its_set = set(its_words)
             shared = word_set & its_set
             rare = sum(weight[word] for word in shared)
@@ -253,7 +276,7 @@ class CandidateFinder:
                     len(word_set & preferred) / max(len(preferred), 1),
                     words[-1] == its_words[-1],
                     words[0] == its_words[0],
-                    min(len(key), len(name.key)) / max(len(key), len(name.key), 1),
+                    min(len(key), len(its_key)) / max(len(key), len(its_key), 1),
                     numbers == its_numbers,
                     bool(numbers and its_numbers and numbers != its_numbers),
                     name.turned,
@@ -261,7 +284,7 @@ class CandidateFinder:
                     math.log1p(count),
                     count / (total + 0.5),
                     math.log1p(learned.entity_counts[entity]) if learned else 0.0,
-                    math.log1p(learned.links(name.key).get(entity, 0)) if learned and name.learned else 0.0,
+                    math.log1p(learned.links(its_key).get(entity, 0)) if learned and name.learned else 0.0,
                     learned.vocabulary_share(self.dictionary.entity_id(entity)) if learned else 0.0,
                     math.log1p(num_exact),
                 )

@@ -10,7 +10,7 @@ import logging
 import shutil
 import tempfile
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -101,21 +101,34 @@ class Dictionary:
         found = self._of(key)
         return found[0].bearers(found[1]) if found else []
 
-    def similar(self, key: str, limit: int, least: float) -> Iterator[tuple[str, list[Bearer], float]]:
-        """Keys that are spelt most like ``key``, best first; their bearers, and how like each is."""
+    def similar(self, key: str, limit: int, least: float) -> Iterable[tuple[int, list[Bearer], float]]:
+        """Numbers of the keys that are spelt most like ``key``, best first; their bearers, and how like each is."""
         names = self._names
         numbers, scores = names.fuzzy.search(key, limit, least)
         if self._changes is None:
-            for number, score in zip(numbers.tolist(), scores.tolist(), strict=True):
-                yield names.key(number), names.bearers(number), score
-            return
+            return zip(numbers.tolist(), names.bearers_of(numbers), scores.tolist(), strict=True)
         changed = self._changes.names
-        found = [(score, names.key(number)) for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)]
+        found = [
+            (-score, self.key(number), number) for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)
+        ]
         found = [row for row in found if changed.find(row[1]) is None]
         numbers, scores = changed.fuzzy.search(key, limit, least)
-        found += [(score, changed.key(number)) for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)]
-        for score, name in sorted(found, key=lambda row: (-row[0], row[1]))[:limit]:
-            yield name, self.bearers(name), score
+        numbers += len(names)
+        found += [
+            (-score, self.key(number), number) for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)
+        ]
+        return [(number, self.bearers(name), -score) for score, name, number in sorted(found)[:limit]]
+
+    def key(self, number: int) -> str:
+        """A key by the number that ``similar`` gave."""
+        names = self._names
+        if self._changes is not None and number >= len(names):
+            return self._changes.names.key(number - len(names))
+        return names.key(number)
+
+    def likeness(self, key: str, other: str) -> float:
+        """How alike two keys are spelt, in [0, 1]."""
+        return self._names.fuzzy.likeness(key, other)
 
     def _of(self, key: str) -> tuple[NameFiles, int] | None:
         if self._changes is not None:

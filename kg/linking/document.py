@@ -36,6 +36,8 @@ class Mention:
     key: str
     way: Way
     candidates: CandidateSet
+    closed: bool = False
+    """No others are looked for."""
 
 
 def described(
@@ -107,7 +109,7 @@ def _with_near(
         known = set(candidates.entities.tolist())
         best = candidates.entities[np.argsort(-scores, kind="stable")[:NUM_BEST]]
         near = [entity for one in best.tolist() for entity in finder.dictionary.nearest(one, NUM_NEAR)]
-        extra = [entity for entity in dict.fromkeys(near) if entity not in known]
+        extra = [entity for entity in dict.fromkeys(near) if entity not in known and not mention.closed]
         found.append(finder.extended(candidates, mention.key, extra))
     return found
 
@@ -130,7 +132,7 @@ def _with_apposed(
             other, log_share = mentions[beside].candidates.entities, local[beside]
             best = np.argsort(-log_share, kind="stable")[:NUM_APPOSED]
             extra = [int(entity) for entity in other[best] if entity not in candidates.entities]
-            candidates = finder.extended(candidates, mention.key, extra)
+            candidates = candidates if mention.closed else finder.extended(candidates, mention.key, extra)
             share = dict(zip(other[best].tolist(), np.exp(log_share[best]).tolist(), strict=True))
             favour = np.array([share.get(entity, 0.0) for entity in candidates.entities.tolist()], np.float32)
         sets.append(candidates)
@@ -152,7 +154,7 @@ def _document_features(
         rows = np.zeros((len(scores), len(DOCUMENT_FEATURES)), np.float32)
         rows[:, 0], rows[:, 1] = scores, favour
         if len(scores) > 1:
-            best = np.argsort(-scores, kind="stable")[:MAX_IN_CONTEXT]
+            best = np.argsort(-scores, kind="stable")[: None if mention.closed else MAX_IN_CONTEXT]
             around = words_around(tokens, mention.first, mention.last)
             rows[best, 2] = context.scores(around, candidates.entities[best].tolist())
         found.append(rows)

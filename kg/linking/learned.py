@@ -47,7 +47,7 @@ class LearnedNames:
         counts = zip(spans["mentions"], spans["others"], strict=True)
         self._spans: dict[str, tuple[int, int]] = dict(zip(spans["key"], counts, strict=True))
         self._keys: list[str] = sorted(set(table["key"]))
-        self.fuzzy = FuzzyIndex(folder)
+        self.fuzzy = FuzzyIndex(folder, len(self._keys))
         self._trie: Any = marisa_trie.Trie(key for key in self._links if len(key) <= MAX_NAME)
 
     def links(self, key: str) -> Mapping[int, int]:

@@ -111,16 +111,26 @@ class Linker:
         """The links of each text, equal to those of ``link``."""
         return [self.link(text) for text in texts]
 
-    def link_spans(self, text: str, spans: Sequence[tuple[int, int]]) -> list[Link]:
+    def link_spans(
+        self,
+        text: str,
+        spans: Sequence[tuple[int, int]],
+        *,
+        candidates: Sequence[Sequence[str] | None] | None = None,
+    ) -> list[Link]:
         """A link for each span (code points), in order; a tagger may have found them, and they may overlap.
 
         Names that are only spelt alike are candidates, too.
 
+        Args:
+            candidates: ids that alone each span may denote, the likeliest first, where something else has found them;
+                those that are not in the snapshot are left out.
+
         Raises:
-            ValueError: a span is empty or not within the text.
+            ValueError: a span is empty or not within the text, or there are candidates of more or fewer spans.
         """
         tokens = tokens_of(text)
-        mentions = self._reader.given(tokens, spans)
+        mentions = self._reader.given(tokens, spans, candidates)
         if self.ranker is not None:
             return self._ranked(self.ranker, tokens, mentions, [1.0] * len(mentions), curve="entity")
         return [self._resolved(mention, tokens) for mention in mentions]

@@ -46,23 +46,36 @@ class Reader:
         )
         return [mention for mention in mentions if mention.candidates]
 
-    def given(self, tokens: Tokens, spans: Sequence[tuple[int, int]]) -> list[Mention]:
+    def given(
+        self, tokens: Tokens, spans: Sequence[tuple[int, int]], candidates: Sequence[Sequence[str] | None] | None = None
+    ) -> list[Mention]:
         """Mentions at spans that are known, with candidates that are named or spelt so; there may be none.
 
+        Args:
+            candidates: ids of each mention's candidates, the likeliest first, where they are known.
+
         Raises:
-            ValueError: a span is empty or lies outside of the text.
+            ValueError: a span is empty or lies outside of the text, or there are candidates of more or fewer spans.
         """
+        if candidates is None:
+            candidates = [None] * len(spans)
+        if len(candidates) != len(spans):
+            raise ValueError(f"candidates of {len(candidates)} spans; expected those of {len(spans)}")
         mentions = []
-        for (start, end), (key, way) in zip(spans, self.keys(tokens, spans), strict=True):
+        for (start, end), (key, way), ids in zip(spans, self.keys(tokens, spans), candidates, strict=True):
             first, last = tokens.words_at(start, end)
             if way is Way.SHORT:
                 surface = folded = key
             else:
                 surface = tokens.normal.original[start:end]
                 folded = normalise(surface).text
-            named = self.finder.named(key, surface, folded) if self.learned is None else None
-            candidates = named or self.finder.similar(key, surface, folded)
-            mentions.append(Mention(first, max(last, first + 1), start, end, key, way, candidates))
+            if ids is not None:
+                entities = [entity for id in ids if (entity := self.dictionary.index_of(id)) is not None]
+                found = self.finder.among(key, surface, folded, entities)
+            else:
+                named = self.finder.named(key, surface, folded) if self.learned is None else None
+                found = named or self.finder.similar(key, surface, folded)
+            mentions.append(Mention(first, max(last, first + 1), start, end, key, way, found, ids is not None))
         return mentions
 
     def keys(self, tokens: Tokens, spans: Sequence[tuple[int, int]]) -> list[tuple[str, Way]]:

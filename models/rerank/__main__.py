@@ -15,7 +15,8 @@ class Rerank:
     """Teach the linker from texts with gold links."""
 
     gold: tyro.conf.Positional[tuple[Path, ...]]
-    """JSON lines {"id", "text", "mentions": [{"start", "end", "ids"}]}; ids as in the snapshot, offsets code points."""
+    """JSON lines {"id", "text", "mentions": [{"start", "end", "ids"}]}; ids as in the snapshot, offsets code points.
+    A mention may have "candidates", too: the ids that it may denote, the likeliest first."""
     out: Path
     """Folder that the ranker is written to, for `python -m kg link --ranker`."""
     snapshot: Path | None = None

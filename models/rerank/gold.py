@@ -4,8 +4,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from kg.errors import InputError
+
+Mention: TypeAlias = tuple[int, int, tuple[str, ...]]
+"""Start, end (code points) and the ids that are right; none for NIL."""
 
 
 @dataclass(frozen=True)
@@ -14,12 +18,15 @@ class GoldText:
 
     id: str
     text: str
-    mentions: tuple[tuple[int, int, tuple[str, ...]], ...]
-    """Start, end (code points) and the ids that are right; none for NIL."""
+    mentions: tuple[Mention, ...]
+    candidates: tuple[tuple[str, ...] | None, ...] | None = None
+    """Ids that alone each mention may denote, the likeliest first, where they are known."""
 
 
 def read_gold(file: Path) -> Iterator[GoldText]:
     """Lines ``{"id", "text", "mentions": [{"start", "end", "ids"}]}``; ids are CURIEs, offsets code points.
+
+    A mention may have ``candidates``, too: ids, as ``Linker.link_spans`` takes them.
 
     Raises:
         InputError: naming file and line.
@@ -33,7 +40,8 @@ def read_gold(file: Path) -> Iterator[GoldText]:
                 mentions = tuple((m["start"], m["end"], tuple(m["ids"])) for m in row["mentions"])
                 if not all(0 <= start < end <= len(row["text"]) for start, end, _ in mentions):
                     raise ValueError("a mention lies outside of its text")
-                yield GoldText(str(row["id"]), row["text"], mentions)
+                given = tuple(None if (ids := m.get("candidates")) is None else tuple(ids) for m in row["mentions"])
+                yield GoldText(str(row["id"]), row["text"], mentions, given)
             except (ValueError, KeyError, TypeError) as error:
                 shape = 'expected {"id", "text", "mentions": [{"start", "end", "ids"}]}'
                 raise InputError(file, f"{shape}, got {error!r}", line=number) from error

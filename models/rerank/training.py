@@ -153,7 +153,7 @@ def _read_fold(dictionary: Dictionary, gold: Sequence[GoldText], number: int, fo
     prepared = []
     for text in mine:
         tokens = tokens_of(text.text)
-        given = reader.given(tokens, [(start, end) for start, end, _ in text.mentions])
+        given = reader.given(tokens, [(start, end) for start, end, _ in text.mentions], text.candidates)
         right = tuple(
             frozenset(entity for id in ids if (entity := dictionary.index_of(id)) is not None)
             for _, _, ids in text.mentions

@@ -1,6 +1,6 @@
 """The arms of a comparison: one model each, the same in all but the knowledge that it is given."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,44 @@ from transformers import set_seed
 
 from kg.linking import Linker
 from models.base import load_base, load_tokenizer
-from models.batch import KnowledgeCollator, KnowledgeEncoder
+from models.batch import KnowledgeEncoder
 from models.entity_table import EntityTable
+from models.frozen import Collate
 from models.recipe import Arm, Recipe, Training
 
+GROUPS = "groups.safetensors"
+"""Beside a table: a number for each entity, the same for those of one type and like degree."""
 SHUFFLE_SEED = 20
 """One permutation for all seeds: its pretraining is done once, as for the real table."""
+ARM_SUMMARIES: Mapping[Arm, str] = {
+    "plain": "the base model alone",
+    "null": "fused, but every link leads to an entity of which nothing is known: same parameters, same steps",
+    "shuffled-alike": "fused with the table shuffled among entities of the same type and like degree",
+    "shuffled": "fused with the table shuffled among all entities",
+    "random": "fused with random vectors",
+    "types": "fused with a table of the entities' types alone",
+    "descriptions": "fused with a table of the entities' names and definitions alone",
+    "fused": "fused with the graph, less all that would give a label away",
+    "unbanned": "fused with the whole graph, answers included: what a leak would give",
+    "text": "the base model, with what the graph says of the linked entities written into the text",
+}
+TABLES: Mapping[Arm, str] = {"types": "types", "descriptions": "descriptions", "unbanned": "unbanned"}
+"""Arms with an entity table of their own, and its folder in ``tables/``; the others read ``table/``."""
+WITHOUT_KNOWLEDGE: tuple[Arm, ...] = ("plain", "text")
 
 
 def arm_table(run_path: Path, arm: Arm) -> EntityTable | None:
-    """The entity table that an arm reads; None for the plain one."""
-    if arm == "plain":
+    """The entity table that an arm reads; None for one that reads none."""
+    if arm in WITHOUT_KNOWLEDGE:
         return None
-    table = EntityTable.load(run_path / "table")
+    table = EntityTable.load(run_path / "tables" / TABLES[arm] if arm in TABLES else run_path / "table")
+    if arm == "null":
+        return table.emptied()
+    if arm == "random":
+        return table.randomised(SHUFFLE_SEED)
+    if arm == "shuffled-alike":
+        groups = load_file(run_path / "table" / GROUPS)["groups"]
+        return table.shuffled(SHUFFLE_SEED, groups=groups.tolist())
     return table.shuffled(SHUFFLE_SEED) if arm == "shuffled" else table
 
 
@@ -68,6 +93,12 @@ def take_over(model: nn.Module, folder: Path) -> None:
     model.load_state_dict(shared, strict=False)
 
 
+def taught(run_path: Path, arm: Arm) -> Path | None:
+    """The weights that an arm's next training begins with: of its pretraining, or else of its map; None: the base's."""
+    folders = (run_path / "pretrain" / arm / "model", run_path / "map" / arm / "model")
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def is_fresh(name: str) -> bool:
     """True for parameters that no pretrained model brings: fusion blocks and task heads."""
     return any(part in name for part in ("knowledge_attention", "classifier", "cls.predictions.transform"))
@@ -82,7 +113,7 @@ def text_encoder(run_path: Path, base: str, snapshot: str, max_length: int) -> K
 
 
 def predict_logits(
-    model: nn.Module, features: Sequence[dict[str, Any]], collate: KnowledgeCollator, *, batch_size: int = 32
+    model: nn.Module, features: Sequence[dict[str, Any]], collate: Collate, *, batch_size: int = 32
 ) -> list[NDArray[np.float32]]:
     """Logits of each example in the order given; token-wise ones are cut to the example's own length."""
     model.eval()

@@ -13,6 +13,7 @@ from models.data import read_task
 from models.recipe import Task, resolve_path
 from models.report import write_report
 from models.run import Run
+from models.stages.arms import ARM_SUMMARIES
 from models.stages.finetune import task_job
 from models.stages.jobs import run_jobs
 
@@ -22,10 +23,13 @@ console = Console(stderr=True)
 def run_stage(run: Run, settings: Settings) -> None:
     """Leave ``metrics.json``, ``plots/`` and the model card; what other stages trained is not trained again."""
     recipe = run.recipe
-    console.rule("evaluate: plain, fused and shuffled, same seeds and steps")
+    console.rule("evaluate: the arms, same seeds and steps")
+    for arm in recipe.arms:
+        console.print(f"{arm:>14}: {ARM_SUMMARIES[arm]}", soft_wrap=True)
     jobs = [
         task_job(run, settings, task, arm, seed=seed)
-        for task in recipe.tasks
+        for whole in recipe.tasks
+        for task in whole.at_shots()
         for seed in range(recipe.seeds)
         for arm in recipe.arms
     ]

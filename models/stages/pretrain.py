@@ -20,8 +20,10 @@ from models.kgbert import KGBertForMaskedLM
 from models.masking import Masker, predict_masked_only
 from models.recipe import Arm, Pretrain, Recipe, resolve_path
 from models.run import Run, aside, write_json
-from models.stages.arms import arm_table, build_model, is_fresh, text_encoder
+from models.stages.arms import arm_table, build_model, is_fresh, taught, text_encoder
+from models.stages.gnn import make_tables
 from models.stages.jobs import RESULT, Job, Report, run_jobs
+from models.stages.maptune import tune_maps
 from models.trainer import fit
 
 console = Console(stderr=True)
@@ -32,7 +34,11 @@ HELD_OUT = 200
 
 def run_stage(run: Run, settings: Settings) -> None:
     """Leave ``pretrain/<arm>/model`` for each arm, and for the fused one, which is served; no steps skip this."""
+    make_tables(run, settings)
+    arms = pretrained_arms(run.recipe)
+    tune_maps(run, settings, arms)
     if run.recipe.pretrain.max_steps == 0:
+        run.update_manifest(pretrained_arms=arms)
         run.finish("pretrain", {})
         return
     console.rule("pretrain: masked language modelling on domain text")
@@ -49,7 +55,7 @@ def run_stage(run: Run, settings: Settings) -> None:
                 "arm": arm,
             },
         )
-        for arm in pretrained_arms(run.recipe)
+        for arm in arms
     ]
     results = run_jobs(run, jobs)
     for result in results:
@@ -57,6 +63,7 @@ def run_stage(run: Run, settings: Settings) -> None:
             f"{result['arm']:>9}: held-out loss {result['loss_before']:.3f} → {result['loss_after']:.3f} "
             f"in {result['seconds']:.0f} s"
         )
+    run.update_manifest(pretrained_arms=arms)
     kept = ("loss_before", "loss_after", "seconds")
     run.finish("pretrain", {result["arm"]: {key: result[key] for key in kept} for result in results})
 
@@ -96,7 +103,7 @@ def pretrain_arm(
         auto_class=AutoModelForMaskedLM,
         kgbert_class=KGBertForMaskedLM,
         seed=0,
-        warm_start=None,
+        warm_start=taught(run_path, arm),
         training=config,
     )
     predict_masked_only(model)

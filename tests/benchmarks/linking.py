@@ -24,6 +24,7 @@ from rich.table import Table
 from kg.linking import Linker
 from kg.types import Link
 from models.rerank.confidence import calibration_error
+from models.rerank.gold import GoldText, Mention
 from models.rerank.training import train_ranker
 
 RESAMPLES = 2000
@@ -73,6 +74,8 @@ def measured(task: Task, ranker: Path) -> dict[str, Any]:
         linker = load()
         result["given"][name], right[name] = _given(linker, task)
         result["whole"][name] = _whole(linker, task)
+    if all(text.candidates for text in task.test):
+        result["first of those given"] = _first(task)
     result["graph"] = difference(right["trained"], right["trained, no graph"])
     return result
 
@@ -86,9 +89,10 @@ def _given(linker: Linker, task: Task) -> tuple[dict[str, float], list[tuple[int
     by_text = []
     began = time.process_time()
     for text in task.test:
-        mentions = [mention for mention in text.mentions if mention[2]]
+        mentions, candidates = _asked(text)
+        links = linker.link_spans(text.text, [mention[:2] for mention in mentions], candidates=candidates)
         right = 0
-        for (_, _, ids), link in zip(mentions, linker.link_spans(text.text, [m[:2] for m in mentions]), strict=True):
+        for (_, _, ids), link in zip(mentions, links, strict=True):
             found = [candidate.id for candidate in link.candidates]
             ranks = [rank for rank, id in enumerate(found) if id in ids]
             for most in hits:
@@ -115,6 +119,23 @@ def _given(linker: Linker, task: Task) -> tuple[dict[str, float], list[tuple[int
         "mentions/CPU-s": round(total / seconds),
     }
     return figures, by_text
+
+
+def _asked(text: GoldText) -> tuple[list[Mention], list[tuple[str, ...] | None]]:
+    """Mentions that are linked, and the candidates of each where these are given."""
+    rows = zip(text.mentions, text.candidates or [None] * len(text.mentions), strict=True)
+    linked = [(mention, candidates) for mention, candidates in rows if mention[2]]
+    return [mention for mention, _ in linked], [candidates for _, candidates in linked]
+
+
+def _first(task: Task) -> float:
+    """The share of mentions of which the first candidate that is given is right."""
+    right = [
+        bool(candidates) and candidates[0] in ids
+        for text in task.test
+        for (_, _, ids), candidates in zip(*_asked(text), strict=True)
+    ]
+    return float(np.mean(right))
 
 
 def _whole(linker: Linker, task: Task) -> dict[str, Any]:
@@ -173,6 +194,8 @@ def show(name: str, result: Mapping[str, Any]) -> None:
     Console(width=170).print(table)
     for kind, f1 in result["whole"]["trained"]["document f1 by type"].items():
         print(f"Document F1 of {kind}, trained: {f1:.3f}")
+    if "first of those given" in result:
+        print(f"The first of the candidates that are given is right for {result['first of those given']:.3f}.")
     low, high = result["graph"]["interval"]
     print(f"The graph adds {result['graph']['points']:+.2f} points of r@1 (95 % interval {low:+.2f} to {high:+.2f}).")
 

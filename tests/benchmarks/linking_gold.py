@@ -3,10 +3,10 @@
 import gzip
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from kg.columns import aliases_with_priors
 from kg.snapshot import Snapshot, write_snapshot
@@ -86,6 +86,67 @@ def medmentions(data: Path, folder: Path) -> Task:
     return _task("MedMentions", snapshot, file, lambda id: f"umls:{id}")
 
 
+def kore50(data: Path, folder: Path) -> Task:
+    """Short sentences about Wikidata's items, most called by a part of their name; a ranker learns from other sets.
+
+    Given are the candidates of ReFinED for the mentions that it found. They have no order, so they are sorted by id:
+    the lowest are the oldest items. Types in ``names.tsv`` are left alone, since only items that some system answered
+    with have one.
+    """
+    names, edges, definitions = _wikidata(data)
+    snapshot = _written(folder, list(dict.fromkeys(names)), list(dict.fromkeys(edges)), definitions)
+    found: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for row in _lines(data / "kb/wikidata_elevant/refined_candidates.jsonl"):
+        found[row["bench"], row["doc"]].append(row)
+    texts = {}  # some are in two sets
+    for name in (*KORE50_LEARNS_FROM, "kore50"):
+        for number, row in enumerate(_lines(data / f"wikidata_el/{name}.benchmark.jsonl")):
+            its = found[name, number]
+            mentions = [
+                (*mention["span"], tuple(id for id in [mention["gold"]] if id.startswith("Q"))) for mention in its
+            ]
+            candidates = [tuple(sorted(mention["candidates"], key=lambda id: int(id[1:]))) for mention in its]
+            texts[row["text"]] = GoldText(f"{name}-{number}", row["text"], tuple(mentions), tuple(candidates))
+    train, test = (
+        [text for text in texts.values() if text.id.startswith("kore50") is is_test] for is_test in (False, True)
+    )
+    return Task("KORE50", snapshot, train, test, {}, {}, {})
+
+
+KORE50_LEARNS_FROM = (
+    *("wiki-fair-v2", "news-fair", "derczynski", "spotlight", "rss-500"),
+    *("oke-2015-train", "oke-2015-eval", "oke-2016-train", "oke-2016-eval"),
+)
+
+
+def _wikidata(data: Path) -> tuple[Names, Edges, dict[str, str]]:
+    """Names, facts and descriptions of Wikidata's items, as far as small open sets have them."""
+    kg, lm = data.parent / "kg", data.parent / "lm"
+    freebase = json.loads((kg / "fb15k237_wikidata/FB15k-237/entity2wikidata.json").read_text(encoding="utf-8"))
+    rows = [*_rows(data / "kb/wikidata_elevant/names.tsv"), *_rows(lm / "wikidata_facts/names.tsv.gz")]
+    names = [(item, name, "P") for item, name, *_ in rows if name != "Unknown"]
+    for row in freebase.values():
+        names += [(row["wikidata_id"], name, "S") for name in (row["label"], *row["alternatives"]) if name]
+    types = json.loads((kg / "codex/types/en/types.json").read_text(encoding="utf-8"))
+    names += [(item, row["label"], "S") for item, row in types.items() if row["label"]]
+    edges = [(head, relation, tail) for head, tail, relation in _rows(lm / "wikidata_facts/edges.tsv.gz")]
+    for part in ("codex-m/train", "codex-m/valid", "codex-m/test", "codex-l/valid", "codex-l/test"):
+        edges += [(head, relation, tail) for head, relation, tail in _rows(kg / f"codex/triples/{part}.txt")]
+    of_type = json.loads((kg / "codex/types/entity2types.json").read_text(encoding="utf-8"))
+    edges += [(item, "P31", kind) for item, kinds in of_type.items() for kind in kinds]
+    for part in ("valid", "test"):
+        for head, relation, tail in _rows(kg / f"fb15k237_wikidata/FB15k-237/{part}.txt"):
+            if head in freebase and tail in freebase:
+                edges.append((freebase[head]["wikidata_id"], relation, freebase[tail]["wikidata_id"]))
+    for fact in _lines(lm / "knowledgenet/knowledgenet_train_facts.jsonl"):
+        ends = fact["subject"]["id"], fact["object"]["id"]
+        if all(ends):
+            edges.append((ends[0], fact["property"], ends[1]))
+    pairs = json.loads((lm / "fewrel/val_wiki.json").read_text(encoding="utf-8"))
+    edges += [(row["h"][1], relation, row["t"][1]) for relation, its in pairs.items() for row in its]
+    return names, edges, {row["wikidata_id"]: row["description"] for row in freebase.values() if row["description"]}
+
+
 MESH_EDGES = (("mesh_descriptors/edges.tsv", "broader"), ("mesh_supplementary/edges.tsv.gz", "mapped_to"))
 
 
@@ -113,7 +174,7 @@ class _Mesh:
         return {entity: "Disease" if entity in kinds or entity in mapped else "Chemical" for entity in every}
 
 
-def _written(folder: Path, names: Names, edges: Edges) -> Snapshot:
+def _written(folder: Path, names: Names, edges: Edges, definitions: Mapping[str, str] | None = None) -> Snapshot:
     if (folder / "manifest.json").is_file():
         return Snapshot.load(folder)
     preferred: dict[str, str] = {}
@@ -128,7 +189,11 @@ def _written(folder: Path, names: Names, edges: Edges) -> Snapshot:
             if name != entity
         ]
     )
-    entities = [{"id": id, "name": preferred.get(id), "types": []} for id in [*preferred, *sorted(unnamed)]]
+    said = definitions or {}
+    entities = [
+        {"id": id, "name": preferred.get(id), "definition": said.get(id), "types": []}
+        for id in [*preferred, *sorted(unnamed)]
+    ]
     write_snapshot(folder, entities=entities, aliases=aliases, triples=edges)
     return Snapshot.load(folder)
 
@@ -167,9 +232,14 @@ def _rows(file: Path) -> Iterator[list[str]]:
         yield from (line.rstrip("\n").split("\t") for line in lines)
 
 
-def _lines(file: Path) -> Iterable[dict[str, object]]:
+def _lines(file: Path) -> Iterable[dict[str, Any]]:
     with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
         yield from map(json.loads, lines)
 
 
-TASKS: dict[str, Callable[[Path, Path], Task]] = {"bc5cdr": bc5cdr, "ncbi": ncbi, "medmentions": medmentions}
+TASKS: dict[str, Callable[[Path, Path], Task]] = {
+    "bc5cdr": bc5cdr,
+    "ncbi": ncbi,
+    "medmentions": medmentions,
+    "kore50": kore50,
+}

@@ -208,6 +208,23 @@ def test_a_packed_table_is_the_same(tmp_path: Path) -> None:
     assert (packed.entities, packed.triples) == (plain.entities, plain.triples)
 
 
+def test_the_files_of_a_link_prediction_benchmark_are_edges_and_types(tmp_path: Path) -> None:
+    written(tmp_path, "names.tsv", NAMES)
+    written(tmp_path, "train.txt", "Q1\tP17\tQ2\n")
+    written(tmp_path, "test.txt", "Q2\tP361\tQ3\n")
+    written(tmp_path, "test_negatives.txt", "Q3\tP17\tQ1\n")
+    written(tmp_path, "entity2types.json", '{"Q1": ["Q22687"], "Q2": []}')
+    read = Read("table", tmp_path, prefix="wd")
+    assert read.edges == {
+        ("wd:Q1", "P17", "wd:Q2"),
+        ("wd:Q2", "P361", "wd:Q3"),
+        ("wd:Q1", "INSTANCE_OF", "wd:Q22687"),
+    }
+    written(tmp_path, "entity2types.json", '["Q1"]')
+    with pytest.raises(InputError, match=r"entity2types\.json: expected an object of entity to list of types"):
+        Read("table", tmp_path)
+
+
 def test_bad_rows_of_a_table_are_quarantined_with_their_lines(tmp_path: Path) -> None:
     written(tmp_path, "names.tsv", "Q1\tAcme\tP\tx\nQ2\n\tno id\tP\tx\nQ3\t\tP\tx\nQ4\tDelta\tP\tx\n")
     written(tmp_path, "edges.tsv", "Q1\tQ4\towns\nQ1\tQ4\nQ1,Q4,owns\n")

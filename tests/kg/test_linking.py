@@ -166,6 +166,21 @@ def test_given_spans_know_the_context_and_the_abbreviations_of_the_text(tmp_path
     assert linker.link_spans("The bank lends money", [(4, 8)])[0].id == "ex:money"
 
 
+def test_candidates_that_are_given_are_the_only_ones(tmp_path: Path) -> None:
+    names = {"ex:jobs": ["Steve Jobs"], "ex:ballmer": ["Steve Ballmer"], "ex:apple": ["Apple"], "ex:fruit": ["Apple"]}
+    linker = linker_of(tmp_path / "v1", names, triples=[("ex:jobs", "FOUNDED", "ex:apple")])
+    text, spans = "Steve and Apple", [(0, 5), (10, 15)]
+    steve, apple = linker.link_spans(text, spans, candidates=[["ex:ballmer", "ex:gone", "ex:jobs"], ["ex:fruit"]])
+    assert [candidate.id for candidate in steve.candidates] == ["ex:jobs", "ex:ballmer"]
+    assert all(candidate.score > 0 for candidate in steve.candidates)
+    assert [candidate.id for candidate in apple.candidates] == ["ex:fruit"]
+    none, apple = linker.link_spans(text, spans, candidates=[[], None])
+    assert (none.id, none.candidates) == (None, ())
+    assert apple == linker.link_spans(text, spans)[1]
+    with pytest.raises(ValueError, match="candidates of 1 spans; expected those of 2"):
+        linker.link_spans(text, spans, candidates=[[]])
+
+
 @pytest.mark.parametrize("span", [(0, 0), (2, 1), (-1, 2), (3, 5)])
 def test_a_span_that_is_not_in_the_text_is_refused(linker: Linker, span: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="not within the text, which has 4"):

@@ -100,9 +100,10 @@ KEYS = st.text("abcdef ", min_size=3, max_size=12).map(name_key).filter(bool)
 def test_the_name_itself_is_the_one_spelt_most_like_it(keys: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         build_fuzzy(keys, Path(folder))
-        index = FuzzyIndex(Path(folder))
+        index = FuzzyIndex(Path(folder), len(keys))
         for number, key in enumerate(keys):
             found, scores = index.search(key, len(keys))
+            assert [index.likeness(key, keys[other]) for other in found[:2]] == pytest.approx(scores[:2], abs=0.05)
             assert all(0 <= score <= 1 for score in scores)
             if len(found):  # where all names have the same n-grams none tells anything
                 assert scores[list(found).index(number)] >= scores.max() - 0.02  # weights are rounded

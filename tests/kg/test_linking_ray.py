@@ -4,7 +4,9 @@ import gzip
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,23 @@ def test_the_bytes_are_those_of_a_run_without_ray(linker: Linker, tmp_path: Path
         target = tmp_path / f"{number}.jsonl"
         assert link_file(linker, file, target, offset_unit="utf-16", engine="ray", workers=workers) == 6000
         assert target.read_bytes() == (tmp_path / "local.jsonl").read_bytes()
+
+
+def test_a_node_that_is_lost_changes_nothing(linker: Linker, tmp_path: Path, cluster: Any) -> None:
+    """The node goes when the first links are on disk, and many are still to come."""
+    source, target = many(tmp_path, 30_000), tmp_path / "out.jsonl"
+    link_file(linker, source, tmp_path / "local.jsonl")
+    lost = cluster.add_node(num_cpus=1)
+    with ThreadPoolExecutor(1) as threads:
+        linking = threads.submit(link_file, linker, source, target, engine="ray")
+        while not any(file.stat().st_size for file in tmp_path.glob("out.jsonl.*")):
+            assert not linking.done(), linking.result()
+            time.sleep(0.05)
+        cluster.remove_node(lost)
+        written = sum(file.stat().st_size for file in tmp_path.glob("out.jsonl.*"))
+        assert linking.result(timeout=300) == 30_000
+    assert written < target.stat().st_size
+    assert target.read_bytes() == (tmp_path / "local.jsonl").read_bytes()
 
 
 def test_a_bad_line_is_named_and_either_engine_goes_on_from_there(linker: Linker, tmp_path: Path, cluster: Any) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kg.errors import ConfigError, InputError
-from models.data import Example, Splits, read_corpus, read_task, stratified_split
+from models.data import read_corpus, read_task
+from models.examples import Example, Splits, stratified_split
 
 ROWS = (
     {

@@ -62,6 +62,27 @@ def test_a_seed_gives_one_shuffle_another_seed_another_and_both_are_told_apart_f
     assert table.shuffled(3).snapshot_hash == table.snapshot_hash
 
 
+def test_a_shuffle_within_groups_keeps_vectors_in_their_group_and_moves_all() -> None:
+    table = made(12)
+    groups = [0, 0, 0, 1, 1, 1, 1, 2, 3, 2, 2, 4]  # 3 and 4 have one entity each
+    shuffled = table.shuffled(3, groups=groups)
+    origin = {tuple(row.tolist()): index for index, row in enumerate(table.vectors[FIRST:])}
+    came_from = [origin[tuple(row.tolist())] for row in shuffled.vectors[FIRST:]]
+    assert all(index != source for index, source in enumerate(came_from))
+    assert [groups[source] for source in came_from] == [0, 0, 0, 1, 1, 1, 1, 2, 4, 2, 2, 3]
+    assert sorted(came_from) == list(range(12))
+
+
+def test_an_emptied_table_knows_its_entities_and_nothing_of_them_and_a_random_one_has_the_lengths() -> None:
+    table = made()
+    assert table.emptied().ids == table.ids
+    assert not table.emptied().vectors.any()
+    drawn = table.randomised(3)
+    assert torch.allclose(drawn.vectors.norm(dim=1), table.vectors.norm(dim=1))
+    assert not torch.allclose(drawn.vectors[FIRST:], table.vectors[FIRST:])
+    assert torch.equal(drawn.vectors, table.randomised(3).vectors)
+
+
 def test_a_random_table_depends_on_its_seed_alone_and_is_zero_where_there_is_no_entity() -> None:
     torch.manual_seed(0)
     first = made()

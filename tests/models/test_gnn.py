@@ -407,7 +407,7 @@ def test_learned_rows_follow_their_nodes_when_some_are_gone_moved_or_new() -> No
     rows = encoder.rows.weight.detach()
     placed = torch.stack([torch.zeros(8) if row < 0 else rows[row] for row in learned.tolist()])
     with torch.no_grad():
-        torch.testing.assert_close(vectors, encoder.text(features) + placed)
+        torch.testing.assert_close(vectors, encoder.norm(encoder.text(features) + placed))
 
 
 def loud_encoder(num_layers: int, *, nodes: int, text_dim: int) -> EntityEncoder:

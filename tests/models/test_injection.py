@@ -3,14 +3,18 @@
 import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kg.errors import ConfigError
-from models.entity_table import EntityTable
+from models.entity_table import NULL, EntityTable
 from models.fusion import KNOWLEDGE_KEYS, FusionConfig
 from models.injection import FusedBlock, inject_knowledge, knowledge_of, plain_inputs, set_table
 from tests.models.tiny import (
@@ -241,6 +245,150 @@ def test_a_copy_of_a_fused_model_is_a_fused_model() -> None:
     assert torch.equal(answer(copied, **inputs), answer(fused, **inputs))
     open_gates(copied, 0.0)
     assert not torch.equal(answer(copied, **inputs), answer(fused, **inputs))
+
+
+PADDED = [
+    *((kind, "right") for kind in MODELS),
+    *((kind, "left") for kind in MODELS if kind not in ("bert", "albert")),  # which classify by their first token
+]
+
+
+@pytest.mark.parametrize(("kind", "side"), PADDED)
+def test_wider_padding_changes_nothing(kind: str, side: str) -> None:
+    fused, inputs, given = fused_model(kind, opened=True), tiny_inputs(kind), tiny_knowledge()
+    inputs["attention_mask"][-1] = 1
+    pad = (3, 0) if side == "left" else (0, 3)
+    wide = {key: value if "decoder" in key else nn.functional.pad(value, pad) for key, value in inputs.items()}
+    told = {**given, "token_mentions": nn.functional.pad(given["token_mentions"], pad)}
+    if kind in ("bert", "roberta", "albert", "gpt2"):
+        first = 1 if kind == "roberta" else 0  # its positions begin after that of padding, which is 0 here
+        inputs["position_ids"] = torch.arange(7).expand(3, -1) + first
+        wide["position_ids"] = nn.functional.pad(inputs["position_ids"], pad)
+    expected, found = answer(fused, **inputs, **given), answer(fused, **wide, **told)
+    if kind in ("roberta", "gpt2", "t5_encoder"):
+        found = found[:, 3:] if side == "left" else found[:, :-3]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@ARCHITECTURES
+def test_saved_weights_make_a_model_built_anew_the_same_to_the_bit(kind: str, tmp_path: Path) -> None:
+    fused, inputs = fused_model(kind, opened=True), {**tiny_inputs(kind), **tiny_knowledge()}
+    fused.save_pretrained(tmp_path)
+    built = inject_knowledge(type(fused)(fused.config).eval(), TABLE, fusion=FUSION)
+    assert not torch.equal(answer(built, **inputs), answer(fused, **inputs))
+    load_model(built, tmp_path / "model.safetensors")
+    assert torch.equal(answer(built, **inputs), answer(fused, **inputs))
+
+
+def test_no_token_of_a_decoder_depends_on_later_tokens_or_mentions() -> None:
+    fused, inputs, given = fused_model("gpt2", opened=True), tiny_inputs("gpt2"), tiny_knowledge()
+    whole = answer(fused, **inputs, **given)
+    none = {key: value * 0 for key, value in given.items()}
+    without = answer(fused, **inputs, **none)
+    assert torch.equal(whole[0, :2], without[0, :2])  # its first mention covers tokens 1 and 2
+    assert not torch.equal(whole[0, 2], without[0, 2])
+    for length in range(3, 7):
+        part = {key: value[:, :length] for key, value in {**inputs, "token_mentions": given["token_mentions"]}.items()}
+        told = {**given, "mention_entities": given["mention_entities"].clone()}
+        if length <= 4:
+            told["mention_entities"][0, 1] = 0  # its second one, on token 4, is not there yet
+        begun = answer(fused, **{**told, **part})
+        torch.testing.assert_close(begun[0], whole[0, :length], rtol=1e-5, atol=1e-6)
+
+
+def loud(kind: str, **options: Any) -> PreTrainedModel:
+    """A model whose answers depend on knowledge more than on anything else."""
+    model = inject_knowledge(tiny_model(kind), TABLE, fusion=replace(FUSION, **options))
+    open_gates(model)
+    for attention in attentions(model):
+        attention.up.weight.data *= 30
+    return model
+
+
+def generated(model: PreTrainedModel, inputs: dict[str, Tensor], *, use_cache: bool, **options: Any) -> Any:
+    return model.generate(
+        **inputs,
+        **options,
+        use_cache=use_cache,
+        max_new_tokens=6,
+        min_new_tokens=6,
+        do_sample=False,
+        pad_token_id=0,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+
+
+@pytest.mark.parametrize(("kind", "decoder"), [("gpt2", False), ("t5", False), ("t5", True)])
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2, "num_return_sequences": 2}], ids=["greedy", "beams"])
+def test_generation_with_a_cache_reads_what_generation_without_one_does(
+    kind: str, decoder: bool, options: dict[str, Any]
+) -> None:
+    model, given = loud(kind, decoder=decoder), tiny_knowledge()
+    inputs = {key: value for key, value in tiny_inputs(kind).items() if key != "decoder_input_ids"}
+    inputs["attention_mask"][-1] = 1
+    inputs["attention_mask"][1, :2] = 0  # padded at the left, in a text without mentions
+    cached = generated(model, {**inputs, **given}, use_cache=True, **options)
+    anew = generated(model, {**inputs, **given}, use_cache=False, **options)
+    assert torch.equal(cached.sequences, anew.sequences)
+    plain = generated(model, inputs, use_cache=True, **options)
+    moved = 0.0
+    for with_cache, without, untold in zip(cached.logits, anew.logits, plain.logits, strict=True):
+        torch.testing.assert_close(with_cache, without, rtol=1e-4, atol=1e-5)
+        moved = max(moved, float((with_cache - untold).abs().max()))
+    assert moved > 0.1  # to the last token: knowledge is read on, not only with the prompt
+    assert (cached.logits[-1] - plain.logits[-1]).abs().max() > 0.1
+
+
+def test_a_cache_goes_with_the_mentions_it_was_filled_with() -> None:
+    model, inputs, given = loud("gpt2"), tiny_inputs("gpt2"), tiny_knowledge()
+    with torch.no_grad():
+        cache = model(**inputs, **given, use_cache=True).past_key_values
+        more = {key: nn.functional.pad(given[key], (0, 0, 0, 1)) for key in ("mention_entities", "mention_priors")}
+        with pytest.raises(ValueError, match="the cache was filled with other mentions"):
+            model(input_ids=inputs["input_ids"][:, :1], past_key_values=cache, **{**given, **more})
+
+
+def test_a_decoder_reads_what_the_source_mentions_only_if_it_is_asked_for() -> None:
+    inputs = {**tiny_inputs("t5"), **tiny_knowledge()}
+    one_side, both = loud("t5"), loud("t5", decoder=True)
+    assert sorted(knowledge_of(one_side(**inputs))) == [1, 2]
+    read = knowledge_of(both(**inputs))
+    assert sorted(read) == [1, 2, 5, 6]
+    assert read[5].reading.shape == (3, 3, 2)
+    assert torch.equal(read[6].candidate_weights, read[2].candidate_weights)  # one choice, the encoder's
+    assert (read[5].gate[0] != 0).all()
+    before = answer(both, **inputs)
+    for attention in attentions(both.get_decoder()):
+        nn.init.zeros_(attention.opening)
+    assert not torch.equal(answer(both, **inputs), before)
+
+
+def test_only_an_encoder_decoder_has_a_decoder_to_fuse() -> None:
+    model = tiny_model("gpt2")
+    with pytest.raises(ConfigError, match="GPT2LMHeadModel is no encoder-decoder; leave fusion.decoder out"):
+        inject_knowledge(model, TABLE, fusion=replace(FUSION, decoder=True))
+    assert attentions(model) == []
+
+
+@pytest.mark.slow
+@ARCHITECTURES
+def test_a_compiled_model_computes_what_it_did(kind: str) -> None:
+    fused, inputs, given = loud(kind, decoder=kind == "t5"), tiny_inputs(kind), tiny_knowledge()
+    compiled = torch.compile(fused)
+    other = {**given, "mention_entities": torch.where(given["mention_entities"] > NULL, NULL + 2, 0)}
+    other["mention_entities"][..., 0] = given["mention_entities"][..., 0]
+    answers = []
+    for told in (given, {}, other, given):  # what the first pass was told is no part of the graph
+        with torch.no_grad():
+            output, expected = compiled(**inputs, **told), fused(**inputs, **told)
+        answers.append(answer(compiled, **inputs, **told))
+        torch.testing.assert_close(answers[-1], answer(fused, **inputs, **told), rtol=1e-4, atol=1e-4)
+        assert knowledge_of(output).keys() == knowledge_of(expected).keys()
+        for layer, read in knowledge_of(output).items():
+            torch.testing.assert_close(read.gate, knowledge_of(expected)[layer].gate, rtol=1e-4, atol=1e-4)
+    assert (answers[0] - answers[1]).abs().max() > 1e-3
+    assert (answers[0] - answers[2]).abs().max() > 1e-3
 
 
 def test_plain_inputs_are_the_inputs_without_knowledge() -> None:

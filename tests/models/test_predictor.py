@@ -1,11 +1,14 @@
 """An answer carries its links and its reasons, and both can be checked by hand."""
 
 import json
+import random
 import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ from models.run import Run
 from tests.builders import tiny_snapshot
 from tests.models.test_run import recipe as some_recipe
 from tests.models.tiny import attentions, open_gates
+from tests.models.tiny_run import COMPANIES, MENTIONED, PEOPLE
 
 pytestmark = pytest.mark.neo4j
 TEXT = "Liv Stensrud left Acme Bank after 3 days, and Fjord Shield rose."
@@ -127,7 +131,7 @@ def test_influence_on_spans_is_on_the_words_in_them(loud: Mapping[str, Predictor
     assert any(abs(reason.influence) > 1e-3 for reason in answer.reasons)
 
 
-def test_attention_is_what_the_gates_let_in(predictors: Mapping[str, Predictor]) -> None:
+def test_attention_and_gate_are_those_of_the_token_that_let_in_most(predictors: Mapping[str, Predictor]) -> None:
     predictor = predictors["kind"]
     answer = predictor.predict(TEXT)
     feature = predictor.encoder.encode_linked(TEXT, answer.links)
@@ -135,9 +139,113 @@ def test_attention_is_what_the_gates_let_in(predictors: Mapping[str, Predictor])
         reads = knowledge_of(predictor.model(**predictor.collate([feature])))
     assert set(reads) == {1, 2}
     for reason in answer.reasons:
-        let_in = max(float((read.gate[0].abs() * read.reading[0, :, reason.link]).max()) for read in reads.values())
-        assert reason.attention == pytest.approx(let_in, abs=1e-4)
-        assert 0 <= reason.attention <= 1
+        found = [
+            (abs(gate * attention), attention, abs(gate))
+            for read in reads.values()
+            for gate, attention in zip(read.gate[0].tolist(), read.reading[0, :, reason.link].tolist(), strict=True)
+        ]
+        assert (reason.attention, reason.gate) == pytest.approx(max(found)[1:], abs=1e-4)
+        assert 0 < reason.attention < 1
+        assert 0 < reason.gate < 1
+
+
+@pytest.mark.parametrize("task", ["kind", "names"])
+def test_the_counterfactual_of_a_mention_is_the_answer_without_it(task: str, loud: Mapping[str, Predictor]) -> None:
+    predictor, other = loud[task], 0
+    for text in TEXTS:
+        answer = predictor.predict(text)
+        links = predictor.encoder.linker.link(text)
+        for reason in answer.reasons:
+            kept = [link for link in links if link != answer.links[reason.link]]
+            feature = predictor.encoder.encode_linked(text, kept)
+            words = [match.start() for match in WORD.finditer(text)]
+            with torch.no_grad():
+                best = predictor.model(**predictor.collate([feature])).logits[0].argmax(-1)
+            if task == "kind":
+                assert reason.without == predictor.labels[int(best)]
+                other += reason.without != answer.label
+            else:
+                starts = [start for start, _ in feature["offsets"]]
+                tags = [predictor.labels[int(best[starts.index(word, 1)])] for word in words]
+                begun = [tag.split("-")[1] for tag in tags if tag.startswith("B-")]
+                assert [found.rsplit(":", 1)[1] for found in reason.without.split("; ") if found] == begun or any(
+                    tag.startswith("I-") for tag in tags
+                )
+                other += 1
+    assert other > 0
+
+
+@pytest.mark.parametrize("knowledge", ["predictors", "loud"])
+@pytest.mark.parametrize("task", ["kind", "names"])
+def test_attributions_of_words_sum_to_what_the_words_do(
+    task: str, knowledge: str, request: pytest.FixtureRequest
+) -> None:
+    predictor: Predictor = request.getfixturevalue(knowledge)[task]
+    for text in (TEXT, "Delta Cover fell", NO_ENTITY, "Per Aasen's Antidisestablishmentarianism 🙂 café."):
+        answer = predictor.predict(text, words=True)
+        words = answer.words
+        assert [text[word.start : word.end] for word in words.words] == [word.text for word in words.words]
+        assert [word.text for word in words.words] == WORD.findall(text)
+        feature = predictor.encoder.encode_linked(text, answer.links)
+        masked = {**feature, "input_ids": list(feature["input_ids"])}
+        masked["input_ids"][1:-1] = [predictor.encoder.tokenizer.mask_token_id] * (len(masked["input_ids"]) - 2)
+        starts = [start for start, _ in feature["offsets"]]
+        with torch.no_grad():
+            logits = predictor.model(**predictor.collate([feature, masked])).logits
+        given = logits.softmax(-1)
+        if task == "kind":
+            whole, baseline = given[:, given[0].argmax()].tolist()
+        else:
+            found = [span.start + match.start() for span in answer.spans for match in WORD.finditer(span.text)]
+            tokens = [starts.index(word, 1) for word in found or [word.start for word in words.words]]
+            whole, baseline = given[:, tokens, given[0, tokens].argmax(-1)].mean(-1).tolist()
+        assert words.baseline == pytest.approx(baseline, abs=1e-4)
+        total = sum(word.attribution for word in words.words)
+        assert total - (whole - baseline) == pytest.approx(words.error, abs=1e-3)
+        assert abs(words.error) < 0.01
+    assert max(abs(word.attribution) for word in words.words) > 0.001
+
+
+def test_words_are_attributed_while_other_threads_ask_and_in_a_text_of_nothing(
+    predictors: Mapping[str, Predictor],
+) -> None:
+    predictor = predictors["kind"]
+    expected = predictor.predict(TEXT)
+    with ThreadPoolExecutor(2) as pool:
+        attributed = pool.submit(predictor.predict, TEXT, words=True)
+        assert all(predictor.predict(TEXT) == expected for _ in range(10))
+    assert replace(attributed.result(), words=None) == expected
+    assert predictor.predict(" ", words=True).words.words == ()
+    assert all(parameter.grad is None for parameter in predictor.model.parameters())
+
+
+def test_taking_the_decisive_entity_away_changes_the_answer_more_than_a_random_one(
+    loud: Mapping[str, Predictor], finetuned: Path
+) -> None:
+    """Over sentences on two entities. The links of one are withheld, so that the text is linked and read anew."""
+    predictor, rng = loud["kind"], random.Random(0)
+    decisive, chance, texts = [], [], 0
+    for company, _ in COMPANIES[:MENTIONED]:
+        for person in PEOPLE:
+            text = f"{person} of {company} met {COMPANIES[texts % MENTIONED][0]}'s board."
+            links = predictor.encoder.linker.link(text)
+            answer = predictor.predict(text)
+            best = predictor.labels.index(str(answer.label))
+
+            def change(link: int, text: str = text, links: Any = links, best: int = best) -> float:
+                features = [
+                    predictor.encoder.encode_linked(text, kept) for kept in (links, links[:link] + links[link + 1 :])
+                ]
+                with torch.no_grad():
+                    given = predictor.model(**predictor.collate(features)).logits.softmax(-1)[:, best]
+                return abs(float(given[0] - given[1]))
+
+            decisive.append(change(answer.reasons[0].link))
+            chance.append(change(rng.choice([reason.link for reason in answer.reasons])))
+            texts += 1
+    assert texts == 28
+    mean_decisive, mean_chance = sum(decisive) / texts, sum(chance) / texts
+    assert mean_decisive > mean_chance + 0.01, (mean_decisive, mean_chance)
 
 
 def test_facts_are_triples_of_the_entity(predictors: Mapping[str, Predictor]) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.proof import judge, mean_and_deviation, paired_bootstrap, score
+from models.proof import judge, labels_needed, mean_and_deviation, paired_bootstrap, score
 
 
 def answers(rate: float, *, seeds: int = 5, examples: int = 400, seed: int = 0) -> np.ndarray:
@@ -47,6 +47,57 @@ def test_the_interval_covers_zero_for_equal_systems_and_holds_the_mean() -> None
     interval = paired_bootstrap(answers(0.7), answers(0.7, seed=1))
     assert interval.low < 0 < interval.high
     assert interval.low < interval.mean < interval.high
+
+
+def flags(share: float, *shape: int) -> np.ndarray:
+    return np.random.default_rng(9).random(shape) < share
+
+
+def test_a_gain_is_judged_by_linked_texts_whose_entities_training_did_not_show() -> None:
+    linked, seen = flags(0.5, 400), flags(0.3, 5, 400)
+    fused, plain = answers(0.6), answers(0.6)
+    unseen = linked & ~seen
+    fused[unseen, 0] = 1.0
+    fused[~unseen, 0] = 0.0
+    verdict = judge("x", {"fused": fused, "plain": plain, "shuffled": plain}, linked=linked, seen=seen)
+    assert verdict is not None
+    assert verdict.helps
+    assert "training did not show" in verdict.slice
+    few = judge("x", {"fused": fused, "plain": plain, "shuffled": plain}, linked=linked, seen=np.ones_like(seen))
+    assert few is not None
+    assert (few.slice, few.helps) == ("all texts", False)
+
+
+def test_what_knows_of_the_graph_is_no_control() -> None:
+    told = {"fused": answers(0.8), "plain": answers(0.6, seed=1), "shuffled": answers(0.6, seed=2)}
+    verdict = judge("x", {**told, "unbanned": answers(0.99, seed=3), "types": answers(0.9, seed=4)})
+    assert verdict is not None
+    assert verdict.helps
+    assert verdict.over["unbanned"].mean < 0
+
+
+def test_knowledge_that_harms_is_told_of_whatever_the_gain() -> None:
+    linked = flags(0.5, 400)
+    fused, plain = answers(0.7), answers(0.7)
+    fused[:, ~linked, 0] = 0.0
+    counts = {"fused": fused, "plain": plain, "null": plain, "shuffled": answers(0.5, seed=3)}
+    verdict = judge("x", counts, linked=linked, seen=flags(0.0, 5, 400), corrupted={"0.1": 0.7, "0.5": 0.2})
+    assert verdict is not None
+    kept = {check.name: check.kept for check in verdict.checks}
+    assert kept == {
+        "shuffled against null": False,
+        "fused against plain, unlinked texts": False,
+        "fused with 10% of the links wrong against null": True,
+        "fused with 50% of the links wrong against null": False,
+    }
+
+
+def test_labels_are_saved_where_the_curve_is_higher() -> None:
+    fused = {5: 0.5, 20: 0.7, 100: 0.8}
+    assert labels_needed(fused, 0.4) == 5
+    assert labels_needed(fused, 0.7) == pytest.approx(20)
+    assert labels_needed(fused, 0.6) == pytest.approx(10)  # half-way from 5 to 20 on a log scale
+    assert labels_needed(fused, 0.9) is None
 
 
 def test_an_f1_is_a_ratio_of_sums() -> None:

@@ -113,6 +113,24 @@ def test_spans_that_are_given_are_ranked_too(snapshot: Snapshot, ranker: Path) -
     assert sum(candidate.score for candidate in person.candidates) <= 1 + 1e-6
 
 
+def test_candidates_that_are_given_are_ranked_and_none_is_added(snapshot: Snapshot, tmp_path: Path) -> None:
+    """Texts call persons by a word that is no name of theirs, and who may be meant is given."""
+    gold = []
+    for text in gold_texts(5, 150):
+        (_, end, (id,)), city = text.mentions
+        two = tuple(sorted((id, f"{id[:-1]}{1 - int(id[-1])}")))
+        called = GoldText(text.id, f"Xxxx{text.text[end:]}", ((0, end, (id,)), city), (two, None))
+        gold.append(called)
+    train_ranker(snapshot, gold[:100], tmp_path / "ranker")
+    linker = Linker.load(snapshot, ranker=tmp_path / "ranker")
+    right = 0
+    for text in gold[100:]:
+        person, _ = linker.link_spans(text.text, [mention[:2] for mention in text.mentions], candidates=text.candidates)
+        assert {candidate.id for candidate in person.candidates} == set(text.candidates[0] or ())
+        right += person.candidates[0].id in text.mentions[0][2]
+    assert right > 45
+
+
 def test_a_long_text_is_linked_in_parts(snapshot: Snapshot, ranker: Path) -> None:
     """What its mentions say of each other would grow with the square of its length."""
     texts = gold_texts(4, 5_000)
@@ -172,6 +190,18 @@ def test_the_command_trains_and_the_linker_uses_it(
     assert str(out) in said
     assert not list(tmp_path.glob("*.part"))
     assert share_right(Linker.load(snapshot, ranker=out), gold_texts(2, 40)) > 0.9
+
+
+def test_gold_may_say_which_candidates_a_mention_has(tmp_path: Path) -> None:
+    file = tmp_path / "gold.jsonl"
+    first, second = (
+        {"start": 0, "end": 1, "ids": ["x:1"], "candidates": ["x:1", "x:2"]},
+        {"start": 2, "end": 3, "ids": []},
+    )
+    file.write_text(json.dumps({"id": 7, "text": "a b", "mentions": [first, second]}) + "\n")
+    assert list(read_gold(file)) == [
+        GoldText("7", "a b", ((0, 1, ("x:1",)), (2, 3, ())), (("x:1", "x:2"), None)),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ def moved_by(answer: Answer, *, facts: bool) -> list[dict[str, object]]:
             "id": answer.links[reason.link].id,
             "name": answer.links[reason.link].name,
             "influence": reason.influence,
+            "without": reason.without,
             "attention": reason.attention,
+            "gate": reason.gate,
             **({"facts": list(reason.facts)} if facts else {}),
         }
         for reason in answer.reasons
@@ -67,7 +69,7 @@ def test_a_text_is_answered_as_in_python(
     assert response.status_code == 200
     answer = predictors[task or "kind"].predict(TEXT)
     said = json.loads(json.dumps(answer.as_json()))
-    del said["reasons"]
+    del said["reasons"], said["words"]
     expected = {
         **said,
         "moved_by": moved_by(answer, facts=path == "/explain"),
@@ -153,6 +155,7 @@ def test_explain_prints_the_answer_and_what_moved_it(
     for reason in answer.reasons:
         assert f"{reason.influence:+.3f}" in printed
         assert f"→ {answer.links[reason.link].name} (" in printed
+        assert f"attention {reason.attention:.2f}, gate {reason.gate:.2f}; without it: {reason.without}" in printed
         assert all(fact in printed for fact in reason.facts)
     assert explain.main([str(finetuned), "--task", "names", "It rained."]) == 0
     assert "rests on the words alone" in capsys.readouterr().out
@@ -162,8 +165,26 @@ def test_explain_prints_the_answer_and_what_moved_it(
 def test_explain_prints_json(
     task: str, finetuned: Path, predictors: Mapping[str, Predictor], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert explain.main([str(finetuned), TEXT, "--task", task, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(predictors[task].predict(TEXT).as_json()))
+    for words in (False, True):
+        assert explain.main([str(finetuned), TEXT, "--task", task, "--json", *(["--words"] if words else [])]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said == json.loads(json.dumps(predictors[task].predict(TEXT, words=words).as_json()))
+        assert (said["words"] is not None) == words
+
+
+def test_explain_prints_the_words_and_marks_them_on_the_page(
+    finetuned: Path, predictors: Mapping[str, Predictor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = predictors["kind"].predict(TEXT, words=True).words
+    assert explain.main([str(finetuned), TEXT, "--words"]) == 0
+    printed = capsys.readouterr().out
+    assert f"words, from {words.baseline:.2f} for a text of masks" in printed
+    assert all(f"{word.attribution:+.3f}  {word.text}" in printed for word in words.words)
+    assert explain.main([str(finetuned), TEXT, "--words", "--html", str(tmp_path / "page.html")]) == 0
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert page.tags.count("mark") == 2 + len(words.words)
+    assert page.words.count(TEXT) == 2  # with its entities, and with its words
+    assert page.titles[-1] == f"{words.words[-1].attribution:+.3f}"
 
 
 class Page(HTMLParser):
