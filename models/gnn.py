@@ -75,6 +75,7 @@ class EntityEncoder(nn.Module):
         )
         self.norm = nn.Identity() if adagrad else nn.LayerNorm(dim)
         self.relations = nn.Embedding(2 * num_relations, dim)
+        self.bias = None if adagrad else nn.Parameter(torch.zeros(num_nodes))
         self.dropout = nn.Dropout(config.dropout)
         nn.init.normal_(self.rows.weight, std=INITIAL if adagrad else dim**-0.5)
         nn.init.normal_(self.relations.weight, std=INITIAL if adagrad else 0.1)
@@ -102,11 +103,20 @@ class EntityEncoder(nn.Module):
         out: Tensor = self.dropout(self.norm(states))
         return out
 
-    def score(self, entities: Tensor, heads: Tensor, relations: Tensor, tails: Tensor | None = None) -> Tensor:
+    def score(
+        self,
+        entities: Tensor,
+        heads: Tensor,
+        relations: Tensor,
+        tails: Tensor | None = None,
+        *,
+        nodes: Tensor | None = None,
+    ) -> Tensor:
         """Scores of ``[pairs]`` (head, relation) against candidate tails: ``[pairs, tails]``.
 
         Args:
             entities: ``[nodes, dim]``. heads, relations: indices ``[pairs]``. tails: candidates ``[tails]``; all: None.
+            nodes: which nodes ``entities`` are, where they are not all.
         """
         decoder = DECODERS[self.config.decoder]
         query = decoder.query(entities[heads], self.relations(relations))
@@ -115,6 +125,9 @@ class EntityEncoder(nn.Module):
             products = (query @ candidates.T).float()
         if decoder.distance:
             products = products - (query.square().sum(1)[:, None] + candidates.square().sum(1)) / 2
+        if self.bias is not None:
+            bias = self.bias if nodes is None else self.bias[nodes]
+            products = products + (bias if tails is None else bias[tails])
         return products
 
 

@@ -173,8 +173,9 @@ def run_steps(
             local = Edges(relabelled(heard, nodes), len(nodes))
             entities = encoder(local, features[nodes], learned=nodes)
         here, asked = torch.searchsorted(nodes, heads), torch.searchsorted(nodes, candidates)
-        scores = encoder.score(entities, here, relations, asked if len(candidates) < len(nodes) else None)
-        loss = one_to_n_loss(scores, rows, torch.searchsorted(candidates, tails), config.label_smoothing)
+        scores = encoder.score(entities, here, relations, asked if len(candidates) < len(nodes) else None, nodes=nodes)
+        right = torch.searchsorted(candidates, tails)
+        loss = one_to_n_loss(scores, rows, right, config.label_smoothing, by_pair=config.optimizer == "adam")
         if config.regularization:
             modulus = DECODERS[config.decoder].modulus
             size, relation_size = (modulus(values).pow(3).sum(1) for values in (entities, encoder.relations.weight))
@@ -206,10 +207,14 @@ def _hidden(encoder: EntityEncoder, triples: Tensor, batch: Tensor, pairs: Pairs
     return among(pairs.keys_of(heads, relations)) | among(answers) | dropped
 
 
-def one_to_n_loss(scores: Tensor, rows: Tensor, tails: Tensor, smoothing: float) -> Tensor:
-    """Mean over (row, tail) of the cross-entropy of ``scores[row]`` ``[pairs, candidates]``, so by triple, not pair."""
+def one_to_n_loss(scores: Tensor, rows: Tensor, tails: Tensor, smoothing: float, *, by_pair: bool) -> Tensor:
+    """Mean of the cross-entropy of ``scores[row]`` ``[pairs, candidates]`` over all (row, tail), or over the rows."""
     elsewhere = scores.logsumexp(dim=1) - smoothing * scores.mean(dim=1)
-    return (elsewhere[rows] - (1 - smoothing) * scores[rows, tails]).mean()
+    losses = elsewhere[rows] - (1 - smoothing) * scores[rows, tails]
+    if not by_pair:
+        return losses.mean()
+    counts = torch.bincount(rows, minlength=len(scores)).clamp(min=1)
+    return (losses / counts[rows]).sum() / len(scores)
 
 
 def _write(folder: Path, weights: dict[str, Tensor], config: GNNConfig) -> None:

@@ -141,15 +141,19 @@ def test_the_loss_of_single_tails_is_the_cross_entropy_of_torch() -> None:
     scores, tails = torch.randn(6, 9), torch.randint(9, (6,))
     for smoothing in (0.0, 0.1):
         expected = functional.cross_entropy(scores, tails, label_smoothing=smoothing)
-        torch.testing.assert_close(one_to_n_loss(scores, torch.arange(6), tails, smoothing), expected)
+        for by_pair in (True, False):
+            loss = one_to_n_loss(scores, torch.arange(6), tails, smoothing, by_pair=by_pair)
+            torch.testing.assert_close(loss, expected)
 
 
-def test_each_tail_of_a_pair_counts_as_a_question_of_its_own() -> None:
+def test_each_tail_of_a_pair_counts_as_a_question_of_its_own_or_each_pair_as_one() -> None:
     torch.manual_seed(0)
     scores = torch.randn(2, 4)
     rows, tails = torch.tensor([0, 0, 1]), torch.tensor([1, 3, 2])
-    expected = functional.cross_entropy(scores[rows], tails, label_smoothing=0.1)
-    torch.testing.assert_close(one_to_n_loss(scores, rows, tails, 0.1), expected)
+    each = functional.cross_entropy(scores[rows], tails, label_smoothing=0.1, reduction="none")
+    torch.testing.assert_close(one_to_n_loss(scores, rows, tails, 0.1, by_pair=False), each.mean())
+    by_pair = one_to_n_loss(scores, rows, tails, 0.1, by_pair=True)
+    torch.testing.assert_close(by_pair, ((each[0] + each[1]) / 2 + each[2]) / 2)
 
 
 def test_pairs_hold_every_tail_once() -> None:
