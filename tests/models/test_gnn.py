@@ -202,13 +202,13 @@ def test_edges_that_are_asked_for_are_hidden_from_the_encoder_in_both_directions
     encoder.register_forward_pre_hook(lambda _, given: seen.append(set(map(tuple, heard(given[0]).tolist()))))
     score = encoder.score
 
-    def watched(entities: Tensor, heads: Tensor, relations: Tensor, tails: Tensor | None = None) -> Tensor:
+    def watched(entities: Tensor, heads: Tensor, relations: Tensor, *others: Tensor | None, **more: Tensor) -> Tensor:
         asked.append(set(zip(heads.tolist(), relations.tolist(), strict=True)))
-        return score(entities, heads, relations, tails)
+        return score(entities, heads, relations, *others, **more)
 
     encoder.score = watched  # type: ignore[method-assign]
     link_prediction.run_steps(
-        encoder, torch.optim.Adagrad(encoder.parameters()), Edges(edges, len(features)), pairs, features
+        encoder, link_prediction.make_optimizer(encoder), Edges(edges, len(features)), pairs, features
     )
     everything = set(map(tuple, edges.tolist()))
     assert len(seen) == len(asked) == -(-len(pairs) // 20)
@@ -275,7 +275,7 @@ def test_a_sample_hides_the_edges_that_are_asked_for_too(monkeypatch: pytest.Mon
     seen: list[int] = []
     encoder.register_forward_pre_hook(lambda _, given: seen.append(len(heard(given[0]))))
     link_prediction.run_steps(
-        encoder, torch.optim.Adagrad(encoder.parameters()), Edges(edges, len(features)), pairs, features
+        encoder, link_prediction.make_optimizer(encoder), Edges(edges, len(features)), pairs, features
     )
     assert seen == [0]  # everything is asked for in one step
 
