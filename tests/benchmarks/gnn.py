@@ -14,6 +14,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
 import torch
 from gnn_data import Graph, generated, read_codex, without_some
 from gnn_peers import train_pykeen
