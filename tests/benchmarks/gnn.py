@@ -38,7 +38,8 @@ ADAGRAD = GNNConfig(optimizer="adagrad", learning_rate=0.1, label_smoothing=0.0,
 BEST = replace(
     ADAGRAD, dim=1024, num_layers=0, dropout=0.0, row_dropout=0.0, batch_size=256, epochs=12, evaluate_every=4
 )
-GRAPH = GNNConfig()
+GRAPH = replace(ADAGRAD, batch_size=512, epochs=12, evaluate_every=4)
+"""On CoDEx-S better than the encoder's defaults (0.384 against 0.356), which are those for FIBO's texts."""
 OURS = {
     "plain embeddings": BEST,
     "plain embeddings and text": replace(GRAPH, num_layers=0),
