@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from models.objectives import METRICS
-from models.report import draw_scores, model_card, summarise, table_of, write_report
+from models.plots import draw_scores
+from models.report import model_card, summarise, table_of, write_report
 from models.run import Run
 from tests.models.test_run import recipe
 
