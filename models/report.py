@@ -141,8 +141,8 @@ def checks_of(summary: Mapping[str, Any]) -> list[str]:
 
 
 def table_of(task: str, summary: Mapping[str, Any]) -> Table:
-    """Arms by metrics, mean ± deviation in points."""
-    metrics = list(next(iter(summary["arms"].values()))["mean"])
+    """Arms by metrics, mean ± deviation in points; what an F1 is made of is in ``metrics.json``."""
+    metrics = [name for name in next(iter(summary["arms"].values()))["mean"] if name not in ("precision", "recall")]
     table = Table(title=f"{task} ({summary['test_examples']} test examples, {summary['test_examples_linked']} linked)")
     table.add_column("arm")
     for metric in metrics:
