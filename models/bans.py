@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kg.errors import InputError
 from kg.snapshot import Snapshot
 from models.examples import Example
-from models.graph import Data
+from models.graph import Data, triples_of
 from models.run import write_json
 
 FILE = "bans.json"
@@ -57,17 +57,22 @@ class Bans:
 
     def applied(self, graph: Data, snapshot: Snapshot, relations: Sequence[str] | None = None) -> Data:
         """``graph`` without what is banned; ``relations`` are what ``edge_type`` counts in, else the snapshot's."""
+        kept = torch.from_numpy(self.kept(triples_of(graph).numpy(), snapshot, relations))
+        left = graph.clone()
+        left.edge_index, left.edge_type = graph.edge_index[:, kept].contiguous(), graph.edge_type[kept]
+        return left
+
+    def kept(
+        self, triples: NDArray[np.integer[Any]], snapshot: Snapshot, relations: Sequence[str] | None = None
+    ) -> NDArray[np.bool_]:
+        """True for the ``triples`` ``[edges, 3]`` that are not banned ``[edges]``."""
         names = snapshot.relations if relations is None else relations
-        banned = torch.tensor([name in self.relations for name in names], dtype=torch.bool)
+        banned = np.array([name in self.relations for name in names], dtype=bool)
         index = snapshot.index
         known = [(index[head], index[tail]) for head, tail in self.pairs if head in index and tail in index]
         gold = _keys(np.array([*known, *((tail, head) for head, tail in known)], dtype=np.int64).reshape(-1, 2))
-        edges = graph.edge_index.numpy().T
-        kept = ~np.isin(_keys(edges), gold) & ~banned.numpy()[graph.edge_type.numpy()]
-        left = graph.clone()
-        left.edge_index = graph.edge_index[:, torch.from_numpy(kept)].contiguous()
-        left.edge_type = graph.edge_type[torch.from_numpy(kept)]
-        return left
+        free: NDArray[np.bool_] = ~np.isin(_keys(triples[:, [0, 2]]), gold) & ~banned[triples[:, 1]]
+        return free
 
 
 def find_bans(
@@ -90,42 +95,37 @@ def find_bans(
         gold_edges: drop all edges between head and tail of an example.
     """
     gold: dict[str, Pairs] = defaultdict(set)
-    pairs = set[tuple[str, str]]()
     index = snapshot.index
     for example, stated in examples:
         if example.pair is None:
             continue
-        head, tail = (mention.entity for mention in example.pair)
-        if head in index and tail in index and head is not None and tail is not None:
-            pairs.add((head, tail))
-            for relation in stated:
-                gold[relation].add((index[head], index[tail]))
-        else:
-            for relation in stated:
-                gold.setdefault(relation, set())
+        head, tail = (index.get(mention.entity or "") for mention in example.pair)
+        for relation in stated:
+            gold[relation].update([] if head is None or tail is None else [(head, tail)])
+    asked = set[tuple[int, int]]().union(*gold.values()) if gold_edges else set()
+    edges: dict[str, Pairs] = defaultdict(set)
+    for head, relation, tail in snapshot.triples.tolist():
+        edges[snapshot.relations[relation]].add((head, tail))
     why = dict.fromkeys(given, "named by the recipe")
     if label_relations:
         why |= {relation: "states a label" for relation in gold if relation in snapshot.relations}
     if inverses:
         # a label whose own relation the graph lacks may still have one like it there
-        why = {**_alike(snapshot, [*why, *(gold if label_relations else ())], gold), **why}
-    edges = _edges(snapshot)
+        why = {**_alike(edges, [*why, *(gold if label_relations else ())], gold), **why}
     audit = [
         {"relation": relation, "why": reason, "edges": len(edges.get(relation, ()))}
         for relation, reason in sorted(why.items())
     ]
-    bans = Bans(relations=tuple(sorted(why)), pairs=frozenset(pairs) if gold_edges else frozenset(), audit=tuple(audit))
-    if bans.pairs:
-        direct = {(index[head], index[tail]) for head, tail in pairs}
-        direct |= {(tail, head) for head, tail in direct}
-        dropped = sum(len(direct & found) for relation, found in edges.items() if relation not in why)
-        audit.append({"relation": "any", "why": f"joins one of {len(pairs):,} pairs asked about", "edges": dropped})
-    return Bans(relations=bans.relations, pairs=bans.pairs, audit=tuple(audit))
+    if asked:
+        either_way = asked | {(tail, head) for head, tail in asked}
+        dropped = sum(len(either_way & found) for relation, found in edges.items() if relation not in why)
+        audit.append({"relation": "any", "why": f"joins one of {len(asked):,} pairs asked about", "edges": dropped})
+    pairs = frozenset((snapshot.ids[head], snapshot.ids[tail]) for head, tail in asked)
+    return Bans(relations=tuple(sorted(why)), pairs=pairs, audit=tuple(audit))
 
 
-def _alike(snapshot: Snapshot, banned: Iterable[str], gold: Mapping[str, Pairs]) -> dict[str, str]:
+def _alike(edges: Mapping[str, Pairs], banned: Iterable[str], gold: Mapping[str, Pairs]) -> dict[str, str]:
     """Relations that say nearly what a banned one says, with the reason."""
-    edges = _edges(snapshot)
     found: dict[str, str] = {}
     for relation in banned:
         for stated in (edges.get(relation, set()), gold.get(relation, set())):
@@ -139,13 +139,6 @@ def _alike(snapshot: Snapshot, banned: Iterable[str], gold: Mapping[str, Pairs])
     return found
 
 
-def _edges(snapshot: Snapshot) -> dict[str, Pairs]:
-    edges: dict[str, Pairs] = defaultdict(set)
-    for head, relation, tail in snapshot.triples.tolist():
-        edges[snapshot.relations[relation]].add((head, tail))
-    return edges
-
-
-def _keys(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    keys: NDArray[np.int64] = (pairs[:, 0] << 32) + pairs[:, 1]
+def _keys(pairs: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    keys: NDArray[np.int64] = (pairs[:, 0].astype(np.int64) << 32) + pairs[:, 1]
     return keys

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,6 +157,12 @@ class KnowledgeCollator:
                 priors[row, mention, : len(values)] = torch.tensor(values)
         tokens = _padded([feature["token_mentions"] for feature in features], length, 0, left=left)
         return dict(zip(KNOWLEDGE_KEYS, (entities, priors, tokens), strict=True))
+
+
+def batches_by_length(features: Sequence[Mapping[str, Any]], size: int) -> Iterator[list[int]]:
+    """Positions of all features, ``size`` at a time, the shortest first: little padding."""
+    order = sorted(range(len(features)), key=lambda index: len(features[index]["input_ids"]))
+    return (order[start : start + size] for start in range(0, len(order), size))
 
 
 def hide_mentions(feature: Mapping[str, Any], share: float, draw: int) -> dict[str, Any]:

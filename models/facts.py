@@ -6,7 +6,6 @@ from dataclasses import replace
 from kg.linking import Linker
 from models.bans import Bans
 from models.examples import Example
-from models.graph import load_graph, triples_of
 
 FACT_TOKENS = 64
 """What a text with facts behind it may be longer by."""
@@ -20,7 +19,8 @@ class Facts:
     def __init__(self, linker: Linker, bans: Bans) -> None:
         self.linker, self.snapshot = linker, linker.snapshot
         self.facts: dict[int, list[str]] = defaultdict(list)
-        for head, relation, tail in triples_of(bans.applied(load_graph(self.snapshot), self.snapshot)).tolist():
+        triples = self.snapshot.triples
+        for head, relation, tail in triples[bans.kept(triples, self.snapshot)].tolist():
             words = self.snapshot.relations[relation].lower().replace("_", " ")
             for entity, other in ((head, tail), (tail, head)):
                 if len(self.facts[entity]) < MAX_FACTS and self.snapshot.names[other]:

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from models.base import fast_bf16
+from models.batch import KnowledgeCollator, batches_by_length
 from models.injection import find_blocks
 
 STATES = "lower_states"
@@ -64,12 +65,10 @@ def lower_states(
 
     handle = blocks[layers].register_forward_pre_hook(stop)
     states: dict[int, Tensor] = {}
-    order = sorted(range(len(features)), key=lambda index: len(features[index]["input_ids"]))
     model.eval()
     try:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()):
-            for start in range(0, len(order), batch_size):
-                indices = order[start : start + batch_size]
+            for indices in batches_by_length(features, batch_size):
                 batch = collate([features[index] for index in indices])
                 batch.pop("labels", None)
                 with suppress(_Reached):
@@ -82,7 +81,7 @@ def lower_states(
 
 
 @contextmanager
-def lower_known(model: nn.Module, collate: Collate, layers: int) -> Iterator[Collate]:
+def lower_known(model: nn.Module, collate: KnowledgeCollator, layers: int) -> Iterator[Collate]:
     """Within it the model begins at block ``layers``, with the states that its batches bring; yields their collator."""
     blocks, _ = _blocks(model)
     below = [blocks[position] for position in range(layers)]
@@ -93,9 +92,8 @@ def lower_known(model: nn.Module, collate: Collate, layers: int) -> Iterator[Col
         return args, kwargs
 
     def with_states(features: Sequence[Batch]) -> Batch:
-        left = getattr(collate, "tokenizer").padding_side == "left"  # noqa: B009
         rows = [feature[STATES] for feature in features]
-        padded = pad_sequence(rows, batch_first=True, padding_side="left" if left else "right").float()
+        padded = pad_sequence(rows, batch_first=True, padding_side=collate.tokenizer.padding_side).float()
         return {**collate(features), STATES: padded}
 
     handles = [

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from models.batch import wrong_links
+from models.batch import batches_by_length, wrong_links
 from models.entity_table import NULL
 from models.frozen import Collate
 from models.injection import knowledge_of
@@ -44,11 +44,9 @@ def unmasked_states(
 ) -> list[Tensor]:
     """Mean last state of each mention of each text, without knowledge ``[hidden]``, in ``masked_mentions``' order."""
     found: dict[int, list[Tensor]] = {}
-    order = sorted(range(len(features)), key=lambda index: len(features[index]["input_ids"]))
     encoder.eval()
     with torch.inference_mode():
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
+        for indices in batches_by_length(features, batch_size):
             batch = collate([dict(features[index]) for index in indices])
             states = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
             for index, of, rows in zip(indices, batch["token_mentions"], states, strict=True):

@@ -1,7 +1,7 @@
 """From a text to an answer with its links and its reasons, by the models of a finished run."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,16 +102,16 @@ class Predictor:
     """One task's fused model with the linker of its snapshot; any number of threads may ask it."""
 
     def __init__(
-        self, model: PreTrainedModel, encoder: KnowledgeEncoder, task: Task, *, banned: Collection[str] = ()
+        self, model: PreTrainedModel, encoder: KnowledgeEncoder, task: Task, *, bans: Bans | None = None
     ) -> None:
         """
         Args:
-            banned: relations that the model was not told of; no facts of theirs are named as reasons.
+            bans: what the model was not told of, so that it is named as no reason.
         """
         self.model, self.encoder, self.task = model.eval(), encoder, task
         snapshot = encoder.linker.snapshot
-        told = [index for index, name in enumerate(snapshot.relations) if name not in banned]
-        self.triples = snapshot.triples[np.isin(snapshot.triples[:, 1], told)]
+        triples = snapshot.triples
+        self.triples = triples if bans is None else triples[bans.kept(triples, snapshot)]
         names: dict[int, str] = model.config.id2label  # type: ignore[assignment]
         self.labels = tuple(names[index] for index in range(len(names)))
         self.collate = KnowledgeCollator(tokenizer=encoder.tokenizer)
@@ -247,7 +247,8 @@ def load_predictors(run: Path) -> dict[str, Predictor]:
     table = EntityTable.load(run / knowledge["table"])
     table.check(snapshot)
     linker = Linker.load(snapshot)
-    untold = (*Bans.load(run / "table").relations, *knowledge["ignored_relations"])
+    bans = Bans.load(run / "table")
+    bans = replace(bans, relations=(*bans.relations, *knowledge["ignored_relations"]))
     predictors = {}
     for position, task in enumerate(recipe.tasks):
         folder = run / "model" if position == 0 else run / "model" / task.name
@@ -261,7 +262,7 @@ def load_predictors(run: Path) -> dict[str, Predictor]:
                 folder, f"holds a model that cannot be loaded ({reason}); remove it and run again"
             ) from error
         encoder = KnowledgeEncoder(load_tokenizer(str(folder)), linker, table, max_length=task.training.max_length)
-        predictors[task.name] = Predictor(model, encoder, task, banned=untold)
+        predictors[task.name] = Predictor(model, encoder, task, bans=bans)
     return predictors
 
 

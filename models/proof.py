@@ -7,6 +7,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arms import CONTROLS
+
 RESAMPLES = 2000
 SEEDS_FOR_PROOF = 5
 """Below this a result is called a first look, whatever its interval."""
@@ -64,8 +66,6 @@ def paired_bootstrap(treated: Counts, control: Counts, *, resamples: int = RESAM
     return Interval(mean=100 * float(mean), low=100 * float(low), high=100 * float(high))
 
 
-CONTROLS = ("plain", "null", "shuffled-alike", "shuffled", "random")
-"""Arms that know nothing of the facts: a gain that one of them has, too, is not the graph's."""
 SMALLEST_SLICE = 50
 """Test examples that a slice needs in every seed to be judged by."""
 

@@ -10,15 +10,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from kg.errors import ConfigError
+from models.arms import ARMS, Arm
 from models.fusion import FusionConfig
 from models.gnn import GNNConfig
 
 RECIPES = Path(__file__).parent / "recipes"
-Arm = Literal[
-    "plain", "null", "shuffled-alike", "shuffled", "random", "types", "descriptions", "fused", "unbanned", "text"
-]
-"""What a model is told in a comparison: see ``models.stages.arms.ARM_SUMMARIES``."""
-ARMS: tuple[Arm, ...] = ("plain", "fused", "shuffled")
 _STRICT = ConfigDict(extra="forbid")
 
 

@@ -4,19 +4,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from kg import cli
+from models.arms import Arm
 
 if TYPE_CHECKING:
     from models.run import Run
 
 COMMANDS = ("gnn", "pretrain", "finetune", "evaluate", "reembed")
-ArmName = Literal[
-    "plain", "null", "shuffled-alike", "shuffled", "random", "types", "descriptions", "fused", "unbanned", "text"
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +23,7 @@ class _Common:
     """Run folder; default runs/<recipe>. A folder that holds an unfinished run is gone on with."""
     seeds: int | None = None
     """Number of seeds of each arm; default as the recipe says."""
-    arms: tuple[ArmName, ...] | None = None
+    arms: tuple[Arm, ...] | None = None
     """Models to compare; default as the recipe says."""
     shots: tuple[int, ...] | None = None
     """Labelled examples a class, each number a comparison of its own; default as the recipe says."""

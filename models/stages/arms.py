@@ -1,6 +1,6 @@
 """The arms of a comparison: one model each, the same in all but the knowledge that it is given."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,31 +13,19 @@ from torch import nn
 from transformers import set_seed
 
 from kg.linking import Linker
+from models.arms import WITHOUT_KNOWLEDGE, Arm
 from models.base import load_base, load_tokenizer
-from models.batch import KnowledgeEncoder
+from models.batch import KnowledgeEncoder, batches_by_length
 from models.entity_table import EntityTable
 from models.frozen import Collate
-from models.recipe import Arm, Recipe, Training
+from models.recipe import Recipe, Training
 
 GROUPS = "groups.safetensors"
 """Beside a table: a number for each entity, the same for those of one type and like degree."""
 SHUFFLE_SEED = 20
 """One permutation for all seeds: its pretraining is done once, as for the real table."""
-ARM_SUMMARIES: Mapping[Arm, str] = {
-    "plain": "the base model alone",
-    "null": "fused, but every link leads to an entity of which nothing is known: same parameters, same steps",
-    "shuffled-alike": "fused with the table shuffled among entities of the same type and like degree",
-    "shuffled": "fused with the table shuffled among all entities",
-    "random": "fused with random vectors",
-    "types": "fused with a table of the entities' types alone",
-    "descriptions": "fused with a table of the entities' names and definitions alone",
-    "fused": "fused with the graph, less all that would give a label away",
-    "unbanned": "fused with the whole graph, answers included: what a leak would give",
-    "text": "the base model, with what the graph says of the linked entities written into the text",
-}
 TABLES: Mapping[Arm, str] = {"types": "types", "descriptions": "descriptions", "unbanned": "unbanned"}
 """Arms with an entity table of their own, and its folder in ``tables/``; the others read ``table/``."""
-WITHOUT_KNOWLEDGE: tuple[Arm, ...] = ("plain", "text")
 
 
 def arm_table(run_path: Path, arm: Arm) -> EntityTable | None:
@@ -117,17 +105,12 @@ def predict_logits(
 ) -> list[NDArray[np.float32]]:
     """Logits of each example in the order given; token-wise ones are cut to the example's own length."""
     model.eval()
-    by_length = sorted(range(len(features)), key=lambda index: len(features[index]["input_ids"]))
     logits: dict[int, NDArray[np.float32]] = {}
     with torch.inference_mode():
-        for indices in _batches(by_length, batch_size):
+        for indices in batches_by_length(features, batch_size):
             batch = collate([features[index] for index in indices])
             batch.pop("labels", None)
             output = model(**batch).logits.float().numpy()
             for index, row in zip(indices, output, strict=True):
                 logits[index] = row[: len(features[index]["input_ids"])] if row.ndim > 1 else row
     return [logits[index] for index in range(len(features))]
-
-
-def _batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (indices[start : start + size] for start in range(0, len(indices), size))

@@ -9,11 +9,11 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline
 
 from kg.settings import Settings
+from models.arms import ARM_SUMMARIES
 from models.data import read_task
 from models.recipe import Task, resolve_path
 from models.report import write_report
 from models.run import Run
-from models.stages.arms import ARM_SUMMARIES
 from models.stages.finetune import task_job
 from models.stages.jobs import run_jobs
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from kg.settings import Settings
+from models.arms import Arm
 from models.bans import Bans
 from models.base import quiet
 from models.batch import KnowledgeCollator, hide_mentions, wrong_links
@@ -25,7 +26,7 @@ from models.facts import FACT_TOKENS, Facts
 from models.frozen import STATES, Collate, freeze_lower, lower_digest, lower_known, lower_states
 from models.objectives import Objective, objective_for
 from models.proof import score
-from models.recipe import Arm, Task, resolve_path
+from models.recipe import Task, resolve_path
 from models.run import Run, aside, write_json
 from models.stages.arms import arm_table, build_model, is_fresh, predict_logits, taught, text_encoder
 from models.stages.jobs import RESULT, Job, Report, run_jobs

@@ -11,7 +11,6 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kg.errors import ConfigError
 from kg.linking import Linker
 from kg.settings import Settings
 from kg.snapshot import Snapshot
@@ -40,9 +39,10 @@ def run_stage(run: Run, settings: Settings) -> None:
         return
     console.rule("gnn: entity encoder and table")
     features = text_features(snapshot, recipe.base, settings.home / "cache")
+    graph = load_graph(snapshot, ban_relations=recipe.graph.ban_relations)
     bans = bans_of(run, settings, snapshot)
     show_bans(bans)
-    graph = bans.applied(load_graph(snapshot), snapshot)
+    graph = bans.applied(graph, snapshot)
     encoder, metrics = train_gnn(graph, features, recipe.gnn, run.path / "gnn")
     table, reduction = build_table(encoder, graph, features, snapshot, recipe.base)
     with aside(run.path / "table") as folder:
@@ -99,9 +99,6 @@ def partial_table(run: Run, snapshot: Snapshot, features: Tensor, *, types: bool
 def bans_of(run: Run, settings: Settings, snapshot: Snapshot) -> Bans:
     """What this run's tasks must not be told, as its recipe says."""
     graph = run.recipe.graph
-    unknown = sorted(set(graph.ban_relations) - set(snapshot.relations))
-    if unknown:
-        raise ConfigError(f"ban_relations names {', '.join(unknown)}, which the graph does not have.")
     examples = []
     for task in run.recipe.tasks:
         splits = read_task(task.reader, resolve_path(task.path, settings.data))

@@ -11,14 +11,15 @@ from safetensors.torch import save_file
 from transformers import AutoModel, set_seed
 
 from kg.settings import Settings
+from models.arms import WITHOUT_KNOWLEDGE, Arm
 from models.base import load_base
 from models.batch import KnowledgeCollator
 from models.frozen import STATES, lower_known, lower_states
 from models.injection import inject_knowledge
 from models.map_tuning import TARGET, MapTuner, collate_targets, lead_astray, masked_mentions, unmasked_states
-from models.recipe import Arm, Recipe, Task, resolve_path
+from models.recipe import Recipe, Task, resolve_path
 from models.run import Run, aside, write_json
-from models.stages.arms import WITHOUT_KNOWLEDGE, arm_table, text_encoder
+from models.stages.arms import arm_table, text_encoder
 from models.stages.finetune import prepared
 from models.stages.jobs import RESULT, Job, Report, run_jobs
 from models.trainer import fit

@@ -13,12 +13,13 @@ from transformers import AutoModelForMaskedLM
 
 from kg.errors import ConfigError
 from kg.settings import Settings
+from models.arms import Arm
 from models.base import quiet
 from models.batch import KnowledgeCollator, hide_mentions
 from models.data import read_corpus, read_task
 from models.kgbert import KGBertForMaskedLM
 from models.masking import Masker, predict_masked_only
-from models.recipe import Arm, Pretrain, Recipe, resolve_path
+from models.recipe import Pretrain, Recipe, resolve_path
 from models.run import Run, aside, write_json
 from models.stages.arms import arm_table, build_model, is_fresh, taught, text_encoder
 from models.stages.gnn import make_tables

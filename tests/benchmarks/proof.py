@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from models.proof import CONTROLS
+from models.arms import CONTROLS
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPES = ("fewrel_news", "fewrel_wiki", "knowledgenet", "bc5cdr")

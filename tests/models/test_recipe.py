@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kg.errors import ConfigError
-from models.recipe import ARMS, RECIPES, Recipe, default_recipe, load_recipe, resolve_path
+from models.arms import ARMS
+from models.recipe import RECIPES, Recipe, default_recipe, load_recipe, resolve_path
 
 SMALLEST = """
 name = "small"

@@ -194,6 +194,9 @@ def test_a_relation_is_asked_of_a_text_with_marks_and_answered_with_reasons(
     assert [word.text for word in found.words.words][:3] == ["@", "Acme", "Bank"]
     batch = KnowledgeCollator(tokenizer=encoder.tokenizer)(OBJECTIVE.encode([OWNS], encoder))
     assert found.probabilities["OWNS"] == pytest.approx(float(answer(model, **batch).softmax(-1)[0, 1]), abs=1e-3)
+    asked = Bans(relations=(), pairs=frozenset({("ex:0", "ex:1")}), audit=())
+    told = Predictor(model, encoder, task, bans=asked).predict("@ Acme Bank @ owns # Borealis Insurance #.")
+    assert not any("OWNS" in fact for reason in told.reasons for fact in reason.facts)  # the answer was kept from it
     for text in ("Acme owns Borealis.", "@ Acme @ owns Borealis.", "@ a @ and @ b @ own # c #", "@ @ owns # x #"):
         with pytest.raises(UserError, match="its head between @ and @"):
             predictor.predict(text)

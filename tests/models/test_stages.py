@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import pytest
@@ -21,9 +21,10 @@ from kg.errors import ConfigError, InputError
 from kg.local_server import Address
 from kg.settings import Settings
 from kg.snapshot import Snapshot
+from models.arms import ARMS, Arm
 from models.data import read_task
 from models.kgbert import KGBertForSequenceClassification
-from models.recipe import ARMS, Recipe, load_recipe
+from models.recipe import Recipe, load_recipe
 from models.run import Run, data_hash
 from models.stages.arms import arm_table, build_model
 from models.stages.finetune import train_task
@@ -219,6 +220,25 @@ def test_what_cannot_be_run_is_refused_in_one_line(
         said = refused(capsys, str(changed), "--run", str(tmp_path / name))
         assert f"no-{name}." in said
         assert "is in none of them" in said
+
+
+@pytest.mark.slow
+def test_every_arm_is_taught_trained_and_reported(folder: Path, tmp_path: Path) -> None:
+    file = recipe(tmp_path / "tiny", pretrain_steps=0)
+    banned = 'ban_relations = ["INSTANCE_OF"]\n'  # another has to say what an entity is
+    text = file.read_text(encoding="utf-8").replace(banned, f'{banned}type_relations = ["RIVAL_OF"]\n')
+    first, _, rest = text.partition('[[tasks]]\nname = "names"')  # tags have no arm that is told in words
+    file.write_text(f"{first}[map]\nepochs = 1.0\nmax_length = 48\n[pretrain]{rest.partition('[pretrain]')[2]}")
+    arms = get_args(Arm)
+    assert main(["evaluate", str(file), "--run", str(tmp_path / "run"), "--arms", *arms]) == 0
+    task = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["tasks"]["kind"]
+    assert set(task["arms"]) == {*arms, "tf-idf"}
+    assert set(task["gain"]["over"]) == set(arms) - {"fused"}
+    tables = {arm: arm_table(tmp_path / "run", arm) for arm in arms}
+    assert {arm for arm, table in tables.items() if table is None} == {"plain", "text"}
+    vectors = {arm: table.vectors for arm, table in tables.items() if table is not None}
+    assert len({value.numpy().tobytes() for value in vectors.values()}) == len(vectors)  # each is told something else
+    assert {path.name for path in (tmp_path / "run" / "map").iterdir()} == set(vectors)
 
 
 @pytest.mark.parametrize("arms", [("mixed",), ("plain", "mixed")])
