@@ -26,16 +26,28 @@ class Mention:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A text with what is to be predicted: ``label`` of the whole or of its ``pair``, or ``tags`` of its ``words``."""
+    """A text with what is to be predicted of it; which fields are filled depends on the kind of the task."""
 
     id: str
     text: str
+    second: str = ""
+    """What is put to the text: the hypothesis of an inference, the question about a passage."""
     label: str | None = None
+    """The class of the text, of its pair with ``second``, of ``pair``; the right one of ``choices``."""
+    labels: tuple[str, ...] = ()
+    """All classes, where a text may have several or none."""
+    value: float | None = None
+    """The number of a regression."""
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     """IOB2, one for each word."""
     pair: tuple[Mention, Mention] | None = None
     """Head and tail of the relation that ``label`` names."""
+    answers: tuple[tuple[int, str], ...] = ()
+    """First code point and words of each accepted answer in ``text``; none: the text does not say."""
+    choices: tuple[str, ...] = ()
+    target: str = ""
+    """What is to be written."""
 
 
 @dataclass(frozen=True, kw_only=True)
