@@ -98,7 +98,18 @@ class Task:
     """One fine-tuning task; the first of a recipe is the one that is served."""
 
     name: str
-    kind: Literal["sequence_classification", "token_classification", "relation_classification"]
+    kind: Literal[
+        "sequence_classification",
+        "multi_label_classification",
+        "regression",
+        "pair_classification",
+        "token_classification",
+        "relation_classification",
+        "question_answering",
+        "multiple_choice",
+        "seq2seq_generation",
+        "causal_generation",
+    ]
     reader: str
     """Key of ``models.data.READERS``."""
     path: str
