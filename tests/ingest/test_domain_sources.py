@@ -118,7 +118,6 @@ def test_parts_of_the_answers_of_contracts() -> None:
     assert [iso(said) for said in ("2/1/99", "31/01/2025", "perpetual")] == ["1999-02-01", "31/01/2025", "perpetual"]
 
 
-CODES_SAY = "Definition statement This place covers: "
 CODES = (
     {"code": "A01B", "title": "SOIL WORKING (planting A01C )", "definition": "", "refs": ["A01B", "Z", "A01B1/02"]},
     {
