@@ -23,11 +23,11 @@ class _Reading:
     """The options of all commands that read a source."""
 
     source: tyro.conf.Positional[str]
-    """Which reader understands the input: fibo, umls, wikidata, rdf, obo or table."""
+    """Which reader understands the input: fibo, umls, wikidata, rdf, obo, table, openstax, cuad or cpc."""
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """Files or folders."""
     source_id: str | None = None
-    """Name of the data set in the graph; default fibo, umls or wikidata, or the name of the first path."""
+    """Name of the data set in the graph; default what the source is called, or the name of the first path."""
     prefix: str | None = None
     """Prefix of the ids of a table; default the source id."""
     release: str | None = None
@@ -162,8 +162,37 @@ class Status:
             print("nothing is loaded; see: python -m ingest load --help")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mine:
+    """Build a starter graph from texts: terms by C-value, relations by patterns and co-occurrence, with their evidence.
+
+    Load it with: python -m ingest load table DIR --source-id NAME
+    """
+
+    paths: tyro.conf.Positional[tuple[Path, ...]]
+    """Texts: .txt, or .jsonl with the key text, plain or .gz, or folders of them."""
+    out: Path
+    """Folder for names.tsv and edges.tsv."""
+    terms: int = 2000
+    """At most so many terms."""
+    min_count: int = 3
+    """Least number of times that a term, and the meeting of two terms, occurs."""
+    spacy: str | None = None
+    """Take noun chunks of this spaCy pipeline (en_core_web_sm) as candidates, not runs between stop words."""
+
+    def run(self) -> None:
+        from ingest.mining.write import mine
+        from kg.errors import ConfigError
+
+        if not self.paths or self.terms < 1 or self.min_count < 1:
+            raise ConfigError("Name texts to mine; --terms and --min-count are 1 or more.")
+        limits = {"limit": self.terms, "min_count": self.min_count}
+        num_terms, num_edges = mine(self.paths, self.out, spacy_model=self.spacy, **limits)
+        print(f"{num_terms:,} terms and {num_edges:,} relations, all of them mined, none checked: {self.out}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run("python -m ingest", [Load, Refresh, Status], argv)
+    return cli.run("python -m ingest", [Load, Refresh, Status, Mine], argv)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from kg.errors import ConfigError, InputError
-from models.examples import Example, Splits, read_json_lines, read_lines, stratified_split
+from models.examples import Example, Splits, read_json_lines, read_lines, stratified_split, tag_words
+from models.readers import education, finance, law, medicine, patents
 from models.relations import fewrel, knowledgenet
 
 
@@ -25,12 +26,8 @@ def sample_tags(path: Path) -> Splits:
     def example(row: dict[str, object]) -> Example:
         text, spans = str(row["text"]), row["entities"]
         assert isinstance(spans, list)
-        words = [(match.group(), match.start()) for match in re.finditer(r"\w+|[^\w\s]", text)]
-        tags = []
-        for word, start in words:
-            span = next((s for s in spans if s["start"] < start + len(word) and start < s["end"]), None)
-            tags.append("O" if span is None else ("B-" if start <= span["start"] else "I-") + span["type"])
-        return Example(id=str(row["id"]), text=text, words=tuple(word for word, _ in words), tags=tuple(tags))
+        words, tags = tag_words(text, [(span["start"], span["end"], span["type"]) for span in spans])
+        return Example(id=str(row["id"]), text=text, words=words, tags=tags)
 
     return _by_split(path, ("id", "text", "entities"), example)
 
@@ -75,6 +72,11 @@ READERS: Mapping[str, Reader] = {
     "bio_folder": bio_folder,
     "fewrel": fewrel,
     "knowledgenet": knowledgenet,
+    **finance.READERS,
+    **law.READERS,
+    **medicine.READERS,
+    **patents.READERS,
+    **education.READERS,
 }
 
 

@@ -1,13 +1,16 @@
 """Labelled examples, their splits, and reading the files that they come in."""
 
+import csv
 import gzip
 import json
 import random
+import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from kg.errors import InputError
 
@@ -77,6 +80,94 @@ def stratified_split(
         tuple(example for example in examples if example.id not in held),
         tuple(example for example in examples if example.id in held),
     )
+
+
+def apart(train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]) -> Splits:
+    """Splits without the training texts that are held out too, or validation texts of the test: they would leak."""
+    tested, validated = ({_squeezed(example.text) for example in part} for part in (test, validation))
+    return Splits(
+        train=tuple(example for example in train if _squeezed(example.text) not in tested | validated),
+        validation=tuple(example for example in validation if _squeezed(example.text) not in tested),
+        test=tuple(test),
+    )
+
+
+def hold_out(grouped: Sequence[tuple[str, Example]], *, share: float) -> tuple[list[tuple[str, Example]], ...]:
+    """Keep ``1 - share`` of the groups and hold out the others, one at least, each with all its examples."""
+    groups = sorted({group for group, _ in grouped})
+    random.Random(f"groups {len(groups)}").shuffle(groups)  # noqa: S311
+    held = set(groups[: max(1, round(share * len(groups)))])
+    return [pair for pair in grouped if pair[0] not in held], [pair for pair in grouped if pair[0] in held]
+
+
+def split_groups(grouped: Iterable[tuple[str, Example]], *, test: Sequence[Example] | None = None) -> Splits:
+    """A fifth of the groups (contracts, chapters …) for the test, unless it is given; a tenth of the rest validates."""
+    train = list(grouped)
+    if test is None:
+        train, held = hold_out(train, share=0.2)
+        test = [example for _, example in held]
+    train, validation = hold_out(train, share=0.1)
+    return apart([example for _, example in train], [example for _, example in validation], test)
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def tag_words(text: str, spans: Iterable[tuple[int, int, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Words of a text and their IOB2 tags; of spans (start, end, type) that overlap the first one counts."""
+    spans = list(spans)
+    words = [(match.group(), match.start()) for match in re.finditer(r"\w+|[^\w\s]", text)]
+    tags = []
+    last: tuple[int, int, str] | None = None
+    for word, start in words:
+        span = next((span for span in spans if span[0] < start + len(word) and start < span[1]), None)
+        tags.append("O" if span is None else ("I-" if span is last else "B-") + span[2])
+        last = span
+    return tuple(word for word, _ in words), tuple(tags)
+
+
+@contextmanager
+def expecting(path: Path, form: str, *, line: int | None = None) -> Iterator[None]:
+    """Say what was expected where malformed content makes the block fail.
+
+    Raises:
+        InputError: it did.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, SyntaxError) as error:
+        raise InputError(path, f"expected {form} ({type(error).__name__}: {error})", line=line) from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with expecting(path, "a JSON document"):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number of the last line, and content, of each row below a header that has ``columns``.
+
+    Raises:
+        InputError: it cannot be read, or a row has fewer fields than the header.
+    """
+    reader: csv.DictReader[str] | None = None
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            if not set(columns) <= set(reader.fieldnames or ()):
+                raise InputError(path, f"expected the columns {', '.join(columns)}, got {reader.fieldnames}", line=1)
+            for row in reader:
+                if None in row.values() or None in row:
+                    raise InputError(path, f"expected {len(reader.fieldnames or ())} fields", line=reader.line_num)
+                yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(path, f"cannot be read: {error}", line=reader.line_num + 1 if reader else None) from error
 
 
 def read_lines(path: Path, *, encoding: str = "utf-8") -> Iterator[str]:

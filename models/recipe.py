@@ -19,17 +19,25 @@ _STRICT = ConfigDict(extra="forbid")
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
-class Graph:
-    """What is loaded into Neo4j before anything is trained."""
+class Load:
+    """One data set that is loaded into Neo4j."""
 
     source: str
-    """Reader of ``python -m ingest load``: ``fibo``, ``obo``, ``rdf`` or ``table``."""
+    """Reader of ``python -m ingest load``: ``fibo``, ``obo``, ``rdf``, ``table`` …"""
     paths: tuple[str, ...]
     """Files or folders; relative ones are looked for in the data folder."""
     options: tuple[str, ...] = ()
     """More options of ``python -m ingest load``, as on the command line."""
     source_id: str
-    """The data set whose nodes make up the snapshot."""
+    """The data set whose nodes are in the snapshot."""
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
+class Graph(Load):
+    """What is loaded before anything is trained, and what of it the models may know."""
+
+    also: tuple[Load, ...] = ()
+    """More data sets for the same snapshot."""
     ban_relations: tuple[str, ...] = ()
     """Relations kept out of encoder and table, because they state a task's label."""
     ban_label_relations: bool = True
@@ -40,6 +48,11 @@ class Graph:
     """Also keep out every edge between two entities that an example asks the relation of."""
     type_relations: tuple[str, ...] = ("INSTANCE_OF", "P31")
     """Relations that say what an entity is: the arm ``types`` knows nothing else."""
+
+    @property
+    def loads(self) -> tuple[Load, ...]:
+        """All data sets, the first one first."""
+        return (self, *self.also)
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
@@ -98,7 +111,18 @@ class Task:
     """One fine-tuning task; the first of a recipe is the one that is served."""
 
     name: str
-    kind: Literal["sequence_classification", "token_classification", "relation_classification"]
+    kind: Literal[
+        "sequence_classification",
+        "multi_label_classification",
+        "regression",
+        "pair_classification",
+        "token_classification",
+        "relation_classification",
+        "question_answering",
+        "multiple_choice",
+        "seq2seq_generation",
+        "causal_generation",
+    ]
     reader: str
     """Key of ``models.data.READERS``."""
     path: str
@@ -230,7 +254,8 @@ def default_recipe(data: Path | None) -> str:
     """``finance`` where its data is at hand, else the small sample that comes with the project."""
     recipe = load_recipe("finance")
     try:
-        for path in (*recipe.graph.paths, *(task.path for task in recipe.tasks)):
+        loaded = (path for load in recipe.graph.loads for path in load.paths)
+        for path in (*loaded, *(task.path for task in recipe.tasks)):
             resolve_path(path, data)
     except ConfigError:
         return "sample"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from ingest.sources import fibo, obo, rdf, table, umls, wikidata
+from ingest.sources import cpc, cuad, fibo, obo, openstax, rdf, table, umls, wikidata
 from ingest.sources.reading import Reading
 
 Reader: TypeAlias = Callable[..., Reading]
@@ -15,6 +15,9 @@ READERS: Mapping[str, Reader] = {
     "rdf": rdf.read,
     "obo": obo.read,
     "table": table.read,
+    "openstax": openstax.read,
+    "cuad": cuad.read,
+    "cpc": cpc.read,
 }
 """Adding a source is a module here and a line in this table."""
 OPTIONS: Mapping[str, tuple[str, ...]] = {
@@ -22,5 +25,5 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "wikidata": ("languages", "classes", "properties", "ids"),
 }
 """Options of a load that select from a source; given to any other source, they are a mistake."""
-NAMED = frozenset({"fibo", "umls", "wikidata"})
+NAMED = frozenset({"fibo", "umls", "wikidata", "openstax", "cuad", "cpc"})
 """Sources that are one data set, and give it their name."""

@@ -1,23 +1,25 @@
 """Plain tables: ``names.tsv`` (id, name, kind P/S/T, source) and ``edges.tsv`` (head, tail, relation), also ``.gz``.
 
+More columns of edges that a first line ``head tail relation …`` names are properties of the relationship.
+
 Beside them the files of link-prediction benchmarks (CoDEx, arXiv 2009.07810): ``train.txt``, ``valid.txt`` and
 ``test.txt`` (head, relation, tail), and ``entity2types.json`` (entity to its types).
 """
 
 import gzip
 import json
+import re
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from hashlib import blake2b
 from pathlib import Path
 
 from ingest.names import upper_snake
 from ingest.report import Report
-from ingest.sources.reading import Reading
+from ingest.sources.reading import Reading, statement_id
 from kg.errors import InputError
-from kg.types import Entity, Name, Triple
+from kg.types import Entity, Name, Scalar, Triple
 
 KINDS = {"P": "pref", "S": "syn", "T": "syn"}
 """P preferred, S synonym, T entry term of a thesaurus."""
@@ -37,20 +39,21 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> 
         InputError: no names file, or every line of it is bad (a single bad line is quarantined).
     """
     names: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    edges: dict[tuple[str, str, str], None] = {}
+    edges: dict[tuple[str, str, str], dict[str, Scalar]] = {}
     files = sorted(_files(paths))
     if not any(kind == "names" for kind, _ in files):
         raise InputError(paths[0], "holds no names.tsv or names.tsv.gz")
     for kind, file in files:
         if kind == "names":
-            for row in _rows(file, report, width=2):
+            for row, _ in _rows(file, report, width=2):
                 names[f"{prefix}:{row[0]}"].append((row[1], KINDS.get(row[2], "syn") if len(row) > 2 else "pref"))
                 report.keep("name")
             continue
-        for head, relation, tail in _types(file, report) if kind == "types" else _triples(file, report, LAYOUTS[kind]):
+        found = _types(file, report) if kind == "types" else _triples(file, report, LAYOUTS[kind])
+        for head, relation, tail, properties in found:
             edge = f"{prefix}:{head}", relation_type(relation), f"{prefix}:{tail}"
             report.skip("stated more than once") if edge in edges else report.keep("relationship")
-            edges[edge] = None
+            edges.setdefault(edge, properties)
     if not names:
         raise InputError(files[-1][1], "no line of it has an id and a name, parted by a tab")
     return Reading(release="", items=_items(names, edges, source_id))
@@ -69,41 +72,58 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[str, Path]]:
                 yield from ((kind, file) for kind in ("names", "edges") if kind in file.name)
 
 
-def _triples(file: Path, report: Report, layout: Sequence[int]) -> Iterator[tuple[str, str, str]]:
-    for row in _rows(file, report, width=3):
+def _triples(file: Path, report: Report, layout: Sequence[int]) -> Iterator[tuple[str, str, str, dict[str, Scalar]]]:
+    for row, header in _rows(file, report, width=3):
         head, relation, tail = (row[column] for column in layout)
-        yield head, relation, tail
+        yield (
+            head,
+            relation,
+            tail,
+            {name: _value(said) for name, said in zip(header[3:], row[3:], strict=False) if said},
+        )
 
 
-def _types(file: Path, report: Report) -> Iterator[tuple[str, str, str]]:
+def _value(said: str) -> Scalar:
+    if said in ("true", "false"):
+        return said == "true"
+    return (
+        int(said) if re.fullmatch(r"-?\d{1,18}", said) else float(said) if re.fullmatch(r"-?\d+\.\d+", said) else said
+    )
+
+
+def _types(file: Path, report: Report) -> Iterator[tuple[str, str, str, dict[str, Scalar]]]:
     try:
         types = json.loads(file.read_text(encoding="utf-8"))
         triples = [(entity, "INSTANCE_OF", type_) for entity, of_it in types.items() for type_ in of_it]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(file, f"expected an object of entity to list of types: {error}") from error
     report.read += len(triples)
-    yield from triples
+    for entity, relation, type_ in triples:
+        yield entity, relation, type_, {}
 
 
-def _rows(file: Path, report: Report, *, width: int) -> Iterator[list[str]]:
+def _rows(file: Path, report: Report, *, width: int) -> Iterator[tuple[list[str], list[str]]]:
+    """Rows, each with the first line where that names the columns."""
+    header = list[str]()
     opener = gzip.open if file.suffix == ".gz" else open
     try:
         with opener(file, "rt", encoding="utf-8", newline="\n") as stream:
             for number, line in enumerate(stream, 1):
                 row = line.rstrip("\r\n").split("\t")
                 if number == 1 and row[0] in ("id", "head"):
+                    header = row
                     continue
                 report.read += 1
                 if len(row) < width or not all(row[:width]):
                     report.quarantine(file, number, f"expected {width} columns or more, got {len(row)}")
                 else:
-                    yield row
+                    yield row, header
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise InputError(file, f"cannot be read: {error}") from error
 
 
 def _items(
-    names: dict[str, list[tuple[str, str]]], edges: Collection[tuple[str, str, str]], source: str
+    names: dict[str, list[tuple[str, str]]], edges: Mapping[tuple[str, str, str], dict[str, Scalar]], source: str
 ) -> Iterator[Entity | Triple]:
     """Entities, stubs and triples, each made when it is asked for."""
     for entity_id, said in names.items():
@@ -114,9 +134,9 @@ def _items(
         )
     for end in dict.fromkeys(end for head, _, tail in edges for end in (head, tail) if end not in names):
         yield Entity(id=end, iri=_iri(end), source=source, kinds=("Stub",))
-    for head, relation, tail in edges:
-        sid = blake2b(f"{head} {relation} {tail}".encode(), digest_size=16).hexdigest()
-        yield Triple(head=head, relation=relation, tail=tail, source=source, sid=sid)
+    for (head, relation, tail), properties in edges.items():
+        sid = statement_id(head, relation, tail, properties)
+        yield Triple(head=head, relation=relation, tail=tail, source=source, sid=sid, properties=properties)
 
 
 @lru_cache(1 << 12)

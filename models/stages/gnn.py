@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -141,15 +142,15 @@ def make_snapshot(run: Run, settings: Settings) -> Path:
     """The run's snapshot; made once, from Neo4j, after loading the recipe's graph into it."""
     if "snapshot" in run.manifest:
         return run.path / str(run.manifest["snapshot"]["path"])
-    graph = run.recipe.graph
-    paths = [resolve_path(path, settings.data) for path in graph.paths]
+    loads = run.recipe.graph.loads
+    paths = [[resolve_path(path, settings.data) for path in load.paths] for load in loads]
     texts = text_paths(run, settings)  # what is missing is said before anything is loaded
-    console.rule(f"graph: {graph.source_id} into Neo4j")
-    with open_store(settings):  # keeps one server up for both steps
-        child_process("-m", "ingest", "load", graph.source, *map(str, paths), *graph.options)
-        printed = child_process(
-            "-m", "kg", "snapshot", "--out", str(run.path / "snapshots"), "--sources", graph.source_id
-        )
+    source_ids = [load.source_id for load in loads]
+    console.rule(f"graph: {', '.join(source_ids)} into Neo4j")
+    with open_store(settings):  # keeps one server up for all steps
+        for load, files in zip(loads, paths, strict=True):
+            child_process("-m", "ingest", "load", load.source, *map(str, files), *load.options)
+        printed = child_process("-m", "kg", "snapshot", "--out", str(run.path / "snapshots"), "--sources", *source_ids)
     snapshot = Snapshot.load(printed.strip().splitlines()[-1])
     run.update_manifest(
         snapshot={
@@ -158,7 +159,7 @@ def make_snapshot(run: Run, settings: Settings) -> Path:
             "counts": snapshot.manifest["counts"],
             "sources": snapshot.manifest["sources"],
         },
-        data={str(path): data_hash(path) for path in [*paths, *texts]},
+        data={str(path): data_hash(path) for path in [*chain.from_iterable(paths), *texts]},
     )
     return snapshot.path
 

@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 
 from kg.errors import ConfigError
+from kg.settings import Settings
+from kg.snapshot import Snapshot
+from kg.store import GraphStore
 from models.arms import ARMS
 from models.recipe import RECIPES, Recipe, default_recipe, load_recipe, resolve_path
+from models.run import Run
+from models.stages.gnn import make_snapshot
 
 SMALLEST = """
 name = "small"
@@ -103,7 +108,8 @@ def test_a_file_that_is_no_text_is_no_recipe(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    known = "bc5cdr, fewrel_news, fewrel_wiki, finance, knowledgenet, medicine, sample"
+    known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+    assert {"education", "finance", "law", "medicine", "patents"} <= set(known.split(", "))
     assert refusal("finanse").startswith(f"There is no recipe 'finanse'; known: {known};")
 
 
@@ -132,3 +138,34 @@ def test_without_the_data_of_finance_the_sample_is_the_default(tmp_path: Path) -
     for path in (*finance.graph.paths, *(task.path for task in finance.tasks)):
         (tmp_path / path).mkdir(parents=True)
     assert default_recipe(tmp_path) == "finance"
+
+
+ALSO = """
+[[graph.also]]
+source = "table"
+paths = ["names.tsv"]
+options = ["--source-id", "more", "--prefix", "more"]
+source_id = "more"
+"""
+
+
+@pytest.mark.neo4j
+def test_a_snapshot_is_of_all_data_sets_of_the_recipe(
+    tmp_path: Path, store: GraphStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = {
+        "graph.ttl": '<urn:a> <http://www.w3.org/2000/01/rdf-schema#label> "Acme" .',
+        "names.tsv": "b\tBorealis\tP\n",
+        "sentences.jsonl": "",
+    }
+    for name, text in put.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("KGFUSE_DATA", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent.parent))
+    options = 'paths = ["graph.ttl"]\noptions = ["--source-id", "small"]'
+    text = SMALLEST.replace('paths = ["graph.ttl"]', options).replace("[[tasks]]", ALSO + "[[tasks]]", 1)
+    run = Run.open(tmp_path / "run", load_recipe(recipe(tmp_path, text)))
+    snapshot = Snapshot.load(make_snapshot(run, Settings.from_env()))
+    assert set(snapshot.names) >= {"Acme", "Borealis"}
+    assert {Path(file).name for file in run.manifest["data"]} == {"graph.ttl", "names.tsv", "sentences.jsonl"}
+    assert [source["id"] for source in run.manifest["snapshot"]["sources"]] == ["more", "small"]

@@ -1,0 +1,1 @@
+"""A starter graph from a corpus: terms, and relations between them with their evidence."""

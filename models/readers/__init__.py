@@ -1,0 +1,1 @@
+"""Readers of published task data, a module a domain."""
