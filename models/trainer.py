@@ -164,6 +164,7 @@ def fit(
     is_fresh: Callable[[str], bool],
     report: Callable[[float], None] = lambda share: None,
     prepare: Callable[[dict[str, Any], int], dict[str, Any]] = lambda feature, draw: feature,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Trained:
     """Train ``model`` in place, going on from the newest complete checkpoint in ``folder``.
 
@@ -203,7 +204,12 @@ def fit(
         args=arguments,
         train_dataset=passes,
         data_collator=collate,
-        callbacks=[StopOnBadLoss(), Heartbeat(report), TensorBoardCallback(SummaryWriter(str(folder / "tensorboard")))],
+        callbacks=[
+            StopOnBadLoss(),
+            Heartbeat(report),
+            TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))),
+            *callbacks,
+        ],
         head_learning_rate=config.head_learning_rate,
         is_fresh=is_fresh,
     )
