@@ -85,7 +85,7 @@ def _table(path: Path, key: str) -> Iterator[str]:
             for row in rows:
                 yield _checked(row[key], path, key, rows.line_num)
         except csv.Error as error:
-            raise InputError(path, f"not CSV: {error}", line=rows.line_num) from error
+            raise InputError(path, f"not CSV: {error}", line=rows.reader.line_num) from error
 
 
 def _parquet(path: Path, key: str) -> Iterator[str]:

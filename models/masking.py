@@ -192,7 +192,7 @@ class SpanCorruptor:
         if found in (None, self.tokenizer.unk_token_id):
             raise ConfigError(
                 f"The tokenizer of the base model has no {SENTINEL.format(number)}, which span corruption puts in "
-                "the place of what it takes out; take a T5 with a shorter pretrain.max_length, or set pretrain.max_steps = 0."
+                "the place of what it takes out; take a T5, a smaller pretrain.max_length, or pretrain.max_steps = 0."
             )
         return int(found)
 
