@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from string import punctuation
 from typing import Any
 
 from torch import Tensor, nn
@@ -103,24 +104,28 @@ class Masker:
 
 
 def words_of(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Positions of each word's tokens; special tokens belong to none.
+    """Positions of each word's tokens; special tokens belong to none, and words that are partly unknown are left out.
 
     Of a word are the pieces up to the next that begins with a space, as byte-level and SentencePiece vocabularies
-    write it, or that WordPiece does not mark as going on. A token that was added to a vocabulary is a word.
+    write it, or that WordPiece does not mark as going on. Punctuation, and a token that was added to a vocabulary, is
+    a word.
     """
-    special, added = set(tokenizer.all_special_ids), tokenizer.added_tokens_encoder
+    unknown = tokenizer.unk_token_id
+    special = {*tokenizer.all_special_ids} - {unknown}
+    added = {*tokenizer.added_tokens_encoder} - {tokenizer.unk_token}
     pieces = tokenizer.convert_ids_to_tokens(list(tokens))
     spaced = any(piece.startswith(_SPACES) for piece in pieces)
+    alone = [piece in added or not piece.strip(punctuation) for piece in pieces]
     words: list[list[int]] = []
     for position, piece in enumerate(pieces):
         if tokens[position] in special:
             continue
-        continues = not piece.startswith(_SPACES) if spaced else piece.startswith("##")
-        if continues and piece not in added and words and words[-1][-1] == position - 1:
+        marked = not piece.startswith(_SPACES) if spaced else piece.startswith("##")
+        if marked and words and words[-1][-1] == position - 1 and not (alone[position] or alone[position - 1]):
             words[-1].append(position)
         else:
             words.append([position])
-    return words
+    return [word for word in words if all(tokens[position] != unknown for position in word)]
 
 
 def mentions_apart(

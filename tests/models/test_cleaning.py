@@ -131,7 +131,7 @@ def test_the_report_follows_the_texts_from_step_to_step() -> None:
     _, counts = clean_sample(documents, Cleaning(), most=100)
     steps = [row["step"] for row in counts]
     assert steps == ["unicode", "boilerplate", "lines", "min_length", "of the tasks", "duplicates", "near_duplicates"]
-    assert [row["texts_out"] for row in counts] == [12, 12, 33, 12, 12, 8, 8]
+    assert [row["texts_out"] for row in counts] == [12, 12, 30, 12, 12, 8, 8]
     for before, after in pairwise(counts):
         assert after["texts_in"] == before["texts_out"]
         assert after["characters_in"] == before["characters_out"]
