@@ -39,8 +39,7 @@ class Extension(NamedTuple):
 
 def choose_terms(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, number: int) -> tuple[str, ...]:
     """The words that save most tokens as tokens of their own: how often they occur × the tokens saved each time."""
-    backend: Any = tokenizer
-    normalizer = backend.backend_tokenizer.normalizer if _lowers(tokenizer) else None
+    normalizer = _lowering(tokenizer)
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(_TERM.findall(normalizer.normalize_str(text) if normalizer else text))
@@ -66,6 +65,10 @@ def pieces_of(term: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def add_terms(tokenizer: PreTrainedTokenizerBase, terms: Sequence[str]) -> PreTrainedTokenizerBase:
     """Make each term a token where it stands as a whole word; other words keep their pieces."""
     strip = _reads_only(tokenizer)
+    backend: Any = tokenizer
+    split = backend.backend_tokenizer.pre_tokenizer
+    if getattr(split, "prepend_scheme", "never") == "always":  # or a comma behind a term would get a space before it
+        split.prepend_scheme = "first"
     tokenizer.add_tokens([AddedToken(term, single_word=True, lstrip=strip, normalized=True) for term in terms])
     return tokenizer
 
@@ -101,6 +104,7 @@ def _reads_only(tokenizer: PreTrainedTokenizerBase) -> bool:
     return tokenizer.mask_token_id is not None
 
 
-def _lowers(tokenizer: PreTrainedTokenizerBase) -> bool:
+def _lowering(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """What makes capitals small; None where they are told from small letters."""
     normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
-    return normalizer is not None and str(normalizer.normalize_str("A")).strip(" ▁") == "a"
+    return normalizer if normalizer is not None and normalizer.normalize_str("A").strip(" ▁") == "a" else None

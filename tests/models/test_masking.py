@@ -74,7 +74,7 @@ def test_special_tokens_are_never_asked_and_labels_are_the_original_tokens(featu
         )
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=["bert", "roberta", "albert"])
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
     return load_tokenizer(tiny_language_model(request.param, tmp_path_factory.mktemp(request.param)))
 
@@ -101,8 +101,6 @@ def encoded(tokenizer: PreTrainedTokenizerBase, text: str, mention: str) -> tupl
 
 
 def test_in_no_vocabulary_a_word_or_a_mention_is_split(tokenizer: PreTrainedTokenizerBase) -> None:
-    if tokenizer.mask_token_id is None:
-        pytest.skip("this family is not asked masked words")
     text = 'The borrower, Acme Corporation, refinanced (in 2019) "unsecuritised" receivables; Zürich agents won\'t.'
     feature, words, mentioned = encoded(tokenizer, text, "Acme Corp")  # a mention that ends within a word
     assert any(len(word) > 1 for word in words)
@@ -119,8 +117,6 @@ def test_in_no_vocabulary_a_word_or_a_mention_is_split(tokenizer: PreTrainedToke
 
 def test_as_many_words_are_asked_as_the_recipe_says(tokenizer: PreTrainedTokenizerBase) -> None:
     feature, words, _ = encoded(tokenizer, " ".join(f"word{'abcdefghij'[n % 10]}" for n in range(40)), "worda")
-    if tokenizer.mask_token_id is None:
-        pytest.skip("this family is not asked masked words")
     labels = Masker(tokenizer=tokenizer, mask_probability=0.15, mention_probability=0.0)(feature, 3)["labels"]
     assert sum(any(labels[position] != IGNORED for position in word) for word in words) == 6
 
