@@ -151,6 +151,8 @@ class Trained:
     losses: list[tuple[int, float]]
     """(step, mean training loss since the step before)."""
     seconds: float
+    steps: int
+    """After which it ended."""
 
 
 def fit(
@@ -218,7 +220,7 @@ def fit(
     with quiet():
         done = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     losses = [(int(row["step"]), float(row["loss"])) for row in trainer.state.log_history if "loss" in row]
-    return Trained(losses=losses, seconds=float(done.metrics["train_runtime"]))
+    return Trained(losses=losses, seconds=float(done.metrics["train_runtime"]), steps=int(done.global_step))
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -152,6 +152,7 @@ def pretrain_arm(
         "general_before": general_before,
         "general_after": measure(general) if general else None,
         "losses": trained.losses,
+        "steps": trained.steps,
         "seconds": trained.seconds,
     }
     write_json(folder / RESULT, result)

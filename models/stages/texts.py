@@ -55,17 +55,17 @@ def read_texts(run: Run, settings: Settings) -> tuple[Texts, list[dict[str, Any]
     Random(0).shuffle(domain)  # noqa: S311
     watched, domain = _apart(domain, HELD_OUT if config.evaluate_steps else 0)
     held_out, train = _apart(domain, HELD_OUT)
-    share = config.replay_share / (1 - config.replay_share)
+    mixed_in = round(len(train) * config.replay_share / (1 - config.replay_share))
     general, _ = clean_sample(
         _documents(config.replay, settings, config.text_key),
         config.cleaning,
-        most=HELD_OUT + round(share * len(train)) if config.replay else 0,
+        most=HELD_OUT + mixed_in if config.replay else 0,
         barred=barred,
         known=(*train, *held_out, *watched),
     )
-    measured, replayed = _apart(general, HELD_OUT)
-    train += replayed if config.replay_share else []
-    return Texts(tuple(train), tuple(held_out), tuple(watched), tuple(measured)), counts
+    replayed = general[: min(mixed_in, len(general) - len(general) // 10)]
+    measured = tuple(general[len(replayed) :])
+    return Texts((*train, *replayed), tuple(held_out), tuple(watched), measured), counts
 
 
 def _documents(paths: Sequence[str], settings: Settings, key: str) -> Iterable[str]:
