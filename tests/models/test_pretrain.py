@@ -84,7 +84,7 @@ def weights(run: Path, name: str) -> dict[str, torch.Tensor]:
 def test_every_family_learns_the_texts(family: str, make: Make) -> None:
     run, recipe = make(family)
     result = pretrained(run, recipe, arm="fused")
-    assert result["loss_after"] < 0.85 * result["loss_before"]
+    assert result["loss_after"] < 0.9 * result["loss_before"]
     assert result["general_before"] > 0
     assert any(mentioned in text for text in TEXTS.train for mentioned in SUBJECTS[:2])
 

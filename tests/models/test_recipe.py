@@ -103,7 +103,7 @@ def test_a_file_that_is_no_text_is_no_recipe(tmp_path: Path) -> None:
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    known = "bc5cdr, fewrel_news, fewrel_wiki, finance, knowledgenet, medicine, sample"
+    known = "bc5cdr, bert_finance, fewrel_news, fewrel_wiki, finance, knowledgenet, medicine, sample"
     assert refusal("finanse").startswith(f"There is no recipe 'finanse'; known: {known};")
 
 
