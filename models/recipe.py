@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass as checked
 
 from kg.errors import ConfigError
 from models.arms import ARMS, Arm
+from models.cleaning import Cleaning
 from models.fusion import FusionConfig
 from models.gnn import GNNConfig
 
@@ -83,14 +84,38 @@ class Training:
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
 class Pretrain(Training):
-    """Masked language modelling on domain text; ``max_steps = 0`` skips the stage."""
+    """Language modelling on domain text, as the base model's family does it; ``max_steps = 0`` skips the stage."""
 
     corpus: tuple[str, ...] = ()
-    """Text sources, ``reader:path``; the training texts of the tasks are always added."""
+    """Files and folders of texts (``models.corpus``); the training texts of the tasks are always added."""
+    text_key: str = "text"
+    """Where the rows of a corpus have their text."""
     max_texts: int = 4000
+    """Drawn evenly from the whole corpus."""
+    cleaning: Cleaning = field(default_factory=Cleaning)
     mask_probability: float = 0.15
+    """Share of the words, or of a T5's tokens, that are to be predicted; a causal model predicts all."""
     mention_probability: float = 0.3
     """Chance that a linked mention is masked whole."""
+    new_terms: int = 0
+    """Words of the texts that become tokens of their own: those that save most tokens."""
+    evaluate_steps: int = 0
+    """Steps between two measures of the loss on texts apart: the best weights are kept; 0 keeps the last."""
+    patience: int = 2
+    """Measures without a better one after which training stops."""
+    replay: tuple[str, ...] = ()
+    """General texts, by which the report tells what was forgotten."""
+    replay_share: float = 0.1
+    """Of the training texts that are general ones, against forgetting."""
+    average: float = 0.0
+    """Share of the weights before pretraining in those after it, against forgetting."""
+
+    def __post_init__(self) -> None:
+        if self.new_terms and self.freeze_embeddings:
+            raise ValueError("new_terms have to be learnt: set freeze_embeddings = false beside them")
+        for name, value in (("replay_share", self.replay_share), ("average", self.average)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} is {value}, expected 0 to less than 1")
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)

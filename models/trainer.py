@@ -151,6 +151,8 @@ class Trained:
     losses: list[tuple[int, float]]
     """(step, mean training loss since the step before)."""
     seconds: float
+    steps: int
+    """After which it ended."""
 
 
 def fit(
@@ -164,6 +166,7 @@ def fit(
     is_fresh: Callable[[str], bool],
     report: Callable[[float], None] = lambda share: None,
     prepare: Callable[[dict[str, Any], int], dict[str, Any]] = lambda feature, draw: feature,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Trained:
     """Train ``model`` in place, going on from the newest complete checkpoint in ``folder``.
 
@@ -203,7 +206,12 @@ def fit(
         args=arguments,
         train_dataset=passes,
         data_collator=collate,
-        callbacks=[StopOnBadLoss(), Heartbeat(report), TensorBoardCallback(SummaryWriter(str(folder / "tensorboard")))],
+        callbacks=[
+            StopOnBadLoss(),
+            Heartbeat(report),
+            TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))),
+            *callbacks,
+        ],
         head_learning_rate=config.head_learning_rate,
         is_fresh=is_fresh,
     )
@@ -212,7 +220,7 @@ def fit(
     with quiet():
         done = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     losses = [(int(row["step"]), float(row["loss"])) for row in trainer.state.log_history if "loss" in row]
-    return Trained(losses=losses, seconds=float(done.metrics["train_runtime"]))
+    return Trained(losses=losses, seconds=float(done.metrics["train_runtime"]), steps=int(done.global_step))
 
 
 def checkpoints(folder: Path) -> list[Path]:

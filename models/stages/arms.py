@@ -1,6 +1,7 @@
 """The arms of a comparison: one model each, the same in all but the knowledge that it is given."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,12 @@ def taught(run_path: Path, arm: Arm) -> Path | None:
     """The weights that an arm's next training begins with: of its pretraining, or else of its map; None: the base's."""
     folders = (run_path / "pretrain" / arm / "model", run_path / "map" / arm / "model")
     return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def with_vocabulary(run_path: Path, recipe: Recipe) -> Recipe:
+    """The recipe whose base model has the words that the run's pretraining added, where it added some."""
+    folder = run_path / "vocabulary"
+    return replace(recipe, base=str(folder)) if recipe.pretrain.new_terms and folder.is_dir() else recipe
 
 
 def is_fresh(name: str) -> bool:

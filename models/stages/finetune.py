@@ -28,7 +28,7 @@ from models.objectives import Objective, objective_for
 from models.proof import score
 from models.recipe import Task, resolve_path
 from models.run import Run, aside, write_json
-from models.stages.arms import arm_table, build_model, is_fresh, predict_logits, taught, text_encoder
+from models.stages.arms import arm_table, build_model, is_fresh, predict_logits, taught, text_encoder, with_vocabulary
 from models.stages.jobs import RESULT, Job, Report, run_jobs
 from models.trainer import fit
 
@@ -84,6 +84,7 @@ def train_task(
 ) -> dict[str, Any]:
     """Train, test, keep the answers; the weights are kept for the fused model's first seed only."""
     started = time.monotonic()
+    recipe = with_vocabulary(run_path, recipe)
     splits, objective, encoded = prepared(run_path, recipe.base, snapshot, task, path, facts=arm == "text")
     drawn = draw(splits.train, task, seed=seed)
     table = arm_table(run_path, arm)

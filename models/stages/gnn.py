@@ -166,7 +166,8 @@ def make_snapshot(run: Run, settings: Settings) -> Path:
 
 def text_paths(run: Run, settings: Settings) -> list[Path]:
     """Of the tasks and of the pretraining corpora."""
-    named = (*(task.path for task in run.recipe.tasks), *run.recipe.pretrain.corpus)
+    pretrain = run.recipe.pretrain
+    named = (*(task.path for task in run.recipe.tasks), *pretrain.corpus, *pretrain.replay)
     return sorted({resolve_path(path, settings.data) for path in named})
 
 

@@ -19,7 +19,7 @@ from models.injection import inject_knowledge
 from models.map_tuning import TARGET, MapTuner, collate_targets, lead_astray, masked_mentions, unmasked_states
 from models.recipe import Recipe, Task, resolve_path
 from models.run import Run, aside, write_json
-from models.stages.arms import arm_table, text_encoder
+from models.stages.arms import arm_table, text_encoder, with_vocabulary
 from models.stages.finetune import prepared
 from models.stages.jobs import RESULT, Job, Report, run_jobs
 from models.trainer import fit
@@ -65,6 +65,7 @@ def tune_map(
     arm: Arm,
 ) -> dict[str, Any]:
     """Teach one arm's fusion blocks; the base model stays as it is and is not saved."""
+    recipe = with_vocabulary(run_path, recipe)
     config = recipe.map
     table = arm_table(run_path, arm)
     assert table is not None

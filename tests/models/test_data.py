@@ -1,15 +1,13 @@
 """Every reader gives the splits that its files say, and names file and line where it cannot."""
 
-import gzip
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kg.errors import ConfigError, InputError
-from models.data import read_corpus, read_task
+from models.data import read_task
 from models.examples import Example, Splits, stratified_split
 
 ROWS = (
@@ -190,49 +188,6 @@ def test_a_task_without_training_or_test_examples_is_refused(tmp_path: Path) -> 
 def test_an_unknown_reader_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no reader 'phrasebnk'; known: sample_desks, .*phrasebank"):
         read_task("phrasebnk", tmp_path)
-
-
-def zipped(file: Path) -> Path:
-    target = file.with_name(file.name + ".gz")
-    target.write_bytes(gzip.compress(file.read_bytes()))
-    return target
-
-
-@pytest.mark.parametrize("packed", [lambda file: file, zipped], ids=["plain", "gz"])
-def test_a_corpus_is_lines_of_text_or_of_json(packed: Callable[[Path], Path], tmp_path: Path) -> None:
-    text = packed(lines(tmp_path / "a.txt", "Première ligne", "", "second line"))
-    assert list(read_corpus(text)) == ["Première ligne", "second line"]
-    rows = packed(lines(tmp_path / "b.jsonl", '{"text": "one\\n\\n two ", "id": 1}', '{"text": "three"}'))
-    assert list(read_corpus(rows)) == ["one", "two", "three"]
-
-
-def test_a_corpus_of_another_format_is_refused(tmp_path: Path) -> None:
-    for name in ("a.csv", "a.csv.gz", "a"):
-        with pytest.raises(InputError, match=r"a corpus is .txt or .jsonl"):
-            list(read_corpus(lines(tmp_path / name, "x")))
-
-
-@pytest.mark.parametrize("line", ["{", '{"txt": "a"}', '"text"'])
-def test_a_malformed_line_of_a_corpus_is_named(line: str, tmp_path: Path) -> None:
-    file = zipped(lines(tmp_path / "a.jsonl", '{"text": "fine"}', line))
-    with pytest.raises(InputError) as caught:
-        list(read_corpus(file))
-    assert str(caught.value).startswith(f"{file}:2: ")
-
-
-def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
-    file = zipped(lines(tmp_path / "a.txt", *(f"line {i * i}" for i in range(500))))
-    whole = file.read_bytes()
-    for damaged in (whole[:-20], whole[:40] + b"\xff" * 40 + whole[80:], b"no archive"):
-        file.write_bytes(damaged)
-        with pytest.raises(InputError, match="cannot be read"):
-            list(read_corpus(file))
-
-
-def test_text_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
-    file = lines(tmp_path / "a.txt", "Zürich", encoding="latin-1")
-    with pytest.raises(InputError, match="cannot be read"):
-        list(read_corpus(file))
 
 
 def test_a_split_keeps_the_order_and_the_share_of_each_label() -> None:

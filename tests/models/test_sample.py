@@ -9,7 +9,8 @@ from typing import Any
 import pyoxigraph as ox
 import pytest
 
-from models.data import read_corpus, read_task
+from models.corpus import read_corpus
+from models.data import read_task
 from models.recipe import RECIPES
 
 SAMPLE = RECIPES / "sample"

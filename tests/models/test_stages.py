@@ -29,7 +29,8 @@ from models.run import Run, data_hash
 from models.stages.arms import arm_table, build_model
 from models.stages.finetune import train_task
 from models.stages.jobs import Job, run_jobs
-from models.stages.pretrain import corpus, pretrained_arms
+from models.stages.pretrain import pretrained_arms
+from models.stages.texts import read_texts
 from models.train_kgbert import main
 from models.trainer import Passes
 from tests.models.tiny import tiny_base
@@ -275,14 +276,15 @@ def test_a_recipe_that_cannot_be_run_is_refused_when_it_is_read(old: str, new: s
 
 def test_nothing_that_is_tested_is_pretrained_on(folder: Path, tmp_path: Path) -> None:
     run = Run.open(tmp_path / "run", load_recipe(str(folder / "tiny.toml")))
-    texts = corpus(run, Settings(home=tmp_path))
+    texts, _ = read_texts(run, Settings(home=tmp_path))
+    found = (*texts.train, *texts.held_out)
     splits = read_task("sample_desks", folder / "sentences.jsonl")
     tested = {example.text for example in (*splits.validation, *splits.test)}
     lines = (folder / "corpus.txt").read_text(encoding="utf-8").splitlines()
     assert tested & set(lines)  # the corpus would bring some in
-    assert not tested & set(texts)
-    assert set(texts) == {example.text for example in splits.train} | (set(lines) - tested)
-    assert len(set(texts)) == len(texts)
+    assert not tested & set(found)
+    assert set(found) == {example.text for example in splits.train} | (set(lines) - tested)
+    assert len(set(found)) == len(found)
 
 
 def test_a_corpus_without_texts_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -294,7 +296,7 @@ def test_a_corpus_without_texts_is_refused(folder: Path, tmp_path: Path) -> None
     file.write_text(text.replace(f'corpus = ["{folder / "corpus.txt"}"]', "corpus = []"), encoding="utf-8")
     run = Run.open(tmp_path / "run", load_recipe(str(file)))
     with pytest.raises(ConfigError, match="no texts to pretrain on"):
-        corpus(run, Settings(home=tmp_path))
+        read_texts(run, Settings(home=tmp_path))
 
 
 def test_the_arm_that_is_served_is_always_pretrained(folder: Path) -> None:
