@@ -199,9 +199,7 @@ class Export:
             raise ConfigError(f"{self.out} is not empty and holds no export ({ABOUT}); name another folder with --out.")
         predictor = choose(load_predictors(self.run_folder), self.task)
         model: Any = predictor.model
-        export_model(
-            model, predictor.encoder.tokenizer, self.out.absolute(), int8=self.int8, task=predictor.task.name
-        )
+        export_model(model, predictor.encoder.tokenizer, self.out.absolute(), int8=self.int8, task=predictor.task.name)
         for file in sorted(self.out.glob("*.onnx*")):
             print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")  # noqa: T201
 

@@ -24,7 +24,7 @@ from models.link_prediction import train_gnn
 from models.recipe import resolve_path
 from models.reduction import Reduction, build_table, signature_counts
 from models.reembed import save_features
-from models.run import Run, aside, child_process, data_hash, write_json
+from models.run import Run, aside, child_process, data_hash, licence_of, write_json
 from models.stages.arms import GROUPS, TABLES
 
 console = Console(stderr=True)
@@ -159,6 +159,7 @@ def make_snapshot(run: Run, settings: Settings) -> Path:
             "sources": snapshot.manifest["sources"],
         },
         data={str(path): data_hash(path) for path in [*paths, *texts]},
+        licences={str(path): licence_of(path) for path in [*paths, *texts]},
     )
     return snapshot.path
 

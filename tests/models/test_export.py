@@ -1,4 +1,4 @@
-"""An exported model answers what the model answered, whatever the sizes of the batch, and reads a table from outside."""
+"""An exported model answers what the model did, whatever the sizes of a batch, and reads a table from outside."""
 
 import dataclasses
 import json
