@@ -46,7 +46,9 @@ def features(encoder: KnowledgeEncoder) -> list[dict[str, Any]]:
     return [{**feature, PAIR: [1, 2]} for feature in features]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=["sequence", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("token", "relation"))]
+)
 def exported(
     request: pytest.FixtureRequest, encoder: KnowledgeEncoder, tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:
@@ -55,6 +57,8 @@ def exported(
     table = EntityTable(tuple(encoder.rows), vectors, "snapshot", "random")
     model = KINDS[request.param].from_base(tiny_base(folder / "base"), table, fusion=FUSION, num_labels=3)
     open_gates(model, 0.5)
+    with torch.no_grad():
+        model.model.classifier.weight.mul_(100)  # logits as a trained model has them
     export_model(model, encoder.tokenizer, folder / "onnx", int8=True)
     return model, folder / "onnx"
 
@@ -123,6 +127,7 @@ def test_a_folder_without_an_export_is_refused_in_one_line(tmp_path: Path, capsy
     assert "not a run folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.neo4j
 def test_the_command_exports_the_model_of_a_run(finetuned: Path, tmp_path: Path) -> None:
     assert main([str(finetuned), "--task", "names", "--out", str(tmp_path / "out"), "--int8"]) == 0
