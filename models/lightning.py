@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import get_linear_schedule_with_warmup
 
+from kg.errors import ConfigError
 from models.batch import KnowledgeCollator, KnowledgeEncoder, hide_mentions
 from models.examples import Splits
 from models.objectives import Objective
@@ -115,6 +116,8 @@ class KGFuseModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         options = self.training_options
+        if self.trainer.precision in ("16-mixed", "16-true"):
+            raise ConfigError(f"precision {self.trainer.precision} is not supported; use bf16-mixed or 32-true.")
         rates = (options.learning_rate, options.head_learning_rate)
         optimizer = make_optimizer(self.model, is_fresh, rates=rates, weight_decay=options.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -124,8 +127,5 @@ class KGFuseModule(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        self.clip_gradients(
-            optimizer,
-            gradient_clip_val=MAX_NORM if gradient_clip_val is None else gradient_clip_val,
-            gradient_clip_algorithm=gradient_clip_algorithm or "norm",
-        )
+        # not clip_gradients, which refuses every fused optimizer for the sake of those that scale (fp16, refused above)
+        nn.utils.clip_grad_norm_(self.parameters(), MAX_NORM if gradient_clip_val is None else gradient_clip_val)
