@@ -160,9 +160,7 @@ def _in_source(text: str) -> str:
 
 
 def _in_readme(text: str) -> str:
-    found = re.search(
-        r"\blicen[cs]e(?:d under)?\b[:\s]+(?:is\s+)?([^\n]+?)(?:\.\s|[.]?$)", text, re.IGNORECASE | re.MULTILINE
-    )
+    found = re.search(r"\b(?i:licen[cs]e(?:d under)?)[:\s]+(?:is\s+)?([A-Z][^\n]*?)(?:\.\s|\.?$)", text, re.MULTILINE)
     return found[1] if found else ""
 
 
