@@ -34,6 +34,7 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+from transformers.trainer_callback import PrinterCallback
 
 from models.base import fast_bf16, load_base, load_tokenizer, quiet
 from models.batch import KnowledgeCollator
@@ -151,7 +152,9 @@ def stages(
             )
             started = time.process_time()
             with quiet():
-                Trainer(model=model, args=arguments, train_dataset=list(given), data_collator=collate).train()  # type: ignore[arg-type]
+                trainer = Trainer(model=model, args=arguments, train_dataset=list(given), data_collator=collate)
+                trainer.remove_callback(PrinterCallback)
+                trainer.train()
             return time.process_time() - started
 
         return work
