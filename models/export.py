@@ -68,7 +68,7 @@ def export_model(
         with aside(folder) as part:
             with _silent():
                 program: Any = torch.onnx.export(
-                    _Logits(model.eval(), tuple(example)).eval(),
+                    _Logits(model, tuple(example)).eval(),
                     tuple(example.values()),
                     input_names=list(example),
                     output_names=["logits"],
