@@ -15,6 +15,8 @@ from models.entity_table import NULL, PADDING, EntityTable
 
 KNOWLEDGE_KEYS = ("mention_entities", "mention_priors", "token_mentions")
 """Inputs that carry knowledge; a model that is given none of them is the plain one."""
+VECTORS = "mention_vectors"
+"""Beside them, what the table has for the candidates, where the model is not to look there itself."""
 OPENING_SPEED = 30.0
 """The gate is tanh of this times its parameter. Adam moves a parameter by the learning rate at most in a step: without
 this, 160 steps at 5e-4 opened the gate by 0.04, and a fused model was the plain one in all but name (November 2026)."""
@@ -98,6 +100,7 @@ class KnowledgeAttention(nn.Module):
         *,
         chosen: Tensor | None = None,
         readable: Tensor | None = None,
+        vectors: Tensor | None = None,
     ) -> FusionOutput:
         """Let each token read the entities of the text.
 
@@ -107,14 +110,16 @@ class KnowledgeAttention(nn.Module):
             chosen: how far each candidate is believed ``[batch, mentions, cand]``, for mentions none of whose tokens
                 are among ``hidden``.
             readable: the mentions that each token may read ``[batch, seq, mentions]``; default all of its text.
+            vectors: of the candidates ``[batch, mentions, cand, entity_dim]``; default those of the table.
         """
         entities, priors, token_mentions = knowledge
         real = entities != PADDING  # [batch, mentions, cand]
         mentioned = real.any(-1)  # [batch, mentions]
-        covers = nn.functional.one_hot(token_mentions, entities.shape[1] + 1)[..., 1:].to(hidden.dtype)
+        numbers = torch.arange(1, entities.shape[1] + 1, device=entities.device)
+        covers = (token_mentions[..., None] == numbers).to(hidden.dtype)  # [batch, seq, mentions]
         states = self.norm(hidden)
 
-        vectors = self.table[entities].to(hidden.dtype)  # [batch, mentions, cand, entity_dim]
+        vectors = (self.table[entities] if vectors is None else vectors).to(hidden.dtype)
         weights = self._choose(states, vectors, entities, priors, real, covers)
         if chosen is not None:
             weights = torch.where(covers.any(1)[..., None], weights, chosen)

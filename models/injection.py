@@ -12,7 +12,7 @@ from transformers import Cache, PreTrainedModel
 
 from kg.errors import ConfigError
 from models.entity_table import EntityTable
-from models.fusion import KNOWLEDGE_KEYS, FusionConfig, FusionOutput, Knowledge, KnowledgeAttention
+from models.fusion import KNOWLEDGE_KEYS, VECTORS, FusionConfig, FusionOutput, Knowledge, KnowledgeAttention
 
 
 @dataclass
@@ -23,6 +23,8 @@ class _Pass:
     knowledge: Knowledge | None
     outer: "_Pass | None"
     """The pass within which this one runs, in the same thread."""
+    vectors: Tensor | None = None
+    """Of the candidates, where the caller brings them."""
     earlier: Mapping[int, FusionOutput] = field(default_factory=dict)
     """What was read when the cached tokens, or the source of an encoder-decoder, were."""
     num_cached: int = 0
@@ -86,7 +88,9 @@ class FusedBlock(nn.Module):
             chosen = chosen.repeat_interleave(len(hidden) // len(chosen), dim=0)
         if chosen is not None and chosen.shape != knowledge.mention_entities.shape:
             raise ValueError("the cache was filled with other mentions; give the mention_entities of its first pass")
-        fused: FusionOutput = self.knowledge_attention[str(layer)](hidden, knowledge, chosen=chosen, readable=readable)
+        fused: FusionOutput = self.knowledge_attention[str(layer)](
+            hidden, knowledge, chosen=chosen, readable=readable, vectors=current.vectors
+        )
         return fused
 
     def __getattr__(self, name: str) -> Any:
@@ -212,7 +216,7 @@ def _take_knowledge(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     outer = _current.get()
     if outer is not None and outer.model is not model and outer.model.get_encoder() is model:
         return args, kwargs  # the encoder of a model that has taken it
-    given = [kwargs.pop(key, None) for key in KNOWLEDGE_KEYS]
+    given, vectors = [kwargs.pop(key, None) for key in KNOWLEDGE_KEYS], kwargs.pop(VECTORS, None)
     knowledge = None
     if all(isinstance(value, Tensor) for value in given) and given[0].shape[1] > 0:
         knowledge = Knowledge(*given)
@@ -222,7 +226,7 @@ def _take_knowledge(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     cache = next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)
     earlier = {**knowledge_of(cache), **knowledge_of(kwargs.get("encoder_outputs"))}
     cached = 0 if cache is None else int(cache.get_seq_length())
-    _current.set(_Pass(model, knowledge, outer, earlier, cached))
+    _current.set(_Pass(model, knowledge, outer, vectors, earlier, cached))
     return args, kwargs
 
 

@@ -1,4 +1,4 @@
-"""Plots of a comparison: scores by arm, by labels, losses and confusion."""
+"""Plots of a comparison: scores by arm, by labels, losses, confusion and reliability."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,6 +75,27 @@ def draw_confusion(task: str, results: Results, file: Path) -> None:
     axes.set_xlabel("predicted")
     axes.set_ylabel("gold")
     axes.set_title(f"{task}: fused model, {len(results)} seeds")
+    figure.savefig(file)
+
+
+def draw_reliability(task: str, bins: Any, error: float, file: Path) -> None:
+    """Share that is right by confidence, as wide as the bins, and how many answers are in each.
+
+    Args:
+        bins: as ``models.rerank.confidence.reliability`` gives them.
+    """
+    figure, axes = _figure(4.2, 4.0)
+    width, answers = 1 / len(bins), np.maximum(bins[:, 0], 1)
+    middle = (np.arange(len(bins)) + 0.5) * width
+    axes.bar(middle, bins[:, 2] / answers, 0.95 * width, color=COLOURS["fused"])
+    for x, share, count in zip(middle, bins[:, 2] / answers, bins[:, 0], strict=True):
+        if count:
+            axes.text(x, share + 0.01, f"{count:.0f}", ha="center", fontsize=7)
+    axes.plot([0, 1], [0, 1], "--", color="black", linewidth=1)
+    axes.set_xlabel("confidence (softmax)")
+    axes.set_ylabel("share that is right")
+    axes.set_ylim(0, 1.08)
+    axes.set_title(f"{task}: fused, calibration error {error:.3f}")
     figure.savefig(file)
 
 

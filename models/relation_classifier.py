@@ -53,7 +53,7 @@ class RelationClassifier(PreTrainedModel):
             inputs: what the encoder takes.
         """
         states = getattr(self, self.encoder_name)(**inputs).last_hidden_state
-        batch = torch.arange(len(states), device=states.device)[:, None]
+        batch = torch.arange(states.shape[0], device=states.device)[:, None]  # len() would fix its size in an export
         pair = states[batch, pair_positions].flatten(1)  # [batch, 2 hidden]
         logits = self.classifier(self.dropout(pair))
         loss = None if labels is None else nn.functional.cross_entropy(logits.float(), labels)

@@ -1,6 +1,7 @@
 """What a run has to say: metrics.json, a table on the terminal, plots and a model card."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -8,15 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from models.objectives import METRICS
-from models.plots import draw_confusion, draw_curve, draw_losses, draw_scores
+from models.plots import draw_confusion, draw_curve, draw_losses, draw_reliability, draw_scores
 from models.proof import SMALLEST_SLICE, Counts, Verdict, judge, labels_needed, mean_and_deviation, score
+from models.rerank.confidence import expected_error, reliability
 from models.run import Run, aside, write_json, write_text
 
 Results = Sequence[Mapping[str, Any]]
+RELIABILITY_BINS = 10
+RESTRICTED = re.compile(r"\bNC\b|non-?commercial|research", re.IGNORECASE)
+"""What a licence says that forbids a product."""
 
 
 def write_report(run: Run, results: Results) -> None:
@@ -40,6 +46,8 @@ def write_report(run: Run, results: Results) -> None:
             draw_losses(task, arms, folder / f"{task}-loss.png")
             if arms.get("fused") and arms["fused"][0]["confusion"]:
                 draw_confusion(task, arms["fused"], folder / f"{task}-confusion.png")
+            if (bins := reliability_of(arms.get("fused", ()))) is not None:
+                draw_reliability(task, bins, expected_error(bins), folder / f"{task}-reliability.png")
     write_text(run.path / "README.md", model_card(run, tasks, curves))
     for task, summary in tasks.items():
         Console().print(table_of(task, summary))
@@ -81,6 +89,7 @@ def summarise(task: str, arms: Mapping[str, Results]) -> dict[str, Any]:
         },
         "slice_examples": {name: float(kept.sum(axis=1).mean()) for name, kept in slices.items()},
         "corrupted": corrupted,
+        "calibration_error": {arm: _calibration(results) for arm, results in trained.items()},
         "gain": _gain(verdict),
         "conclusion": verdict.sentence if verdict else "Only one arm was run: there is nothing to compare it with.",
     }
@@ -89,6 +98,16 @@ def summarise(task: str, arms: Mapping[str, Results]) -> dict[str, Any]:
 def stack(results: Results) -> Counts:
     """``[seeds, examples, 2]`` in the order of the seeds."""
     return np.array([result["counts"] for result in _by_seed(results)], dtype=float)
+
+
+def reliability_of(results: Results) -> NDArray[np.float64] | None:
+    """Answers of all seeds by their confidence; None where a text has more answers than one, or none was kept."""
+    rows = [
+        (confidence, bool(count[0]))
+        for result in results
+        for confidence, count in zip(result.get("confidences") or (), result["counts"], strict=False)
+    ]
+    return reliability(rows, RELIABILITY_BINS) if rows else None
 
 
 def _by_seed(results: Results) -> Results:
@@ -167,6 +186,7 @@ def model_card(run: Run, tasks: Mapping[str, Mapping[str, Any]], curves: Mapping
     counts, read = manifest["snapshot"]["counts"], manifest["snapshot"]["sources"]
     sources = ", ".join(f"{source['id']} {source.get('release', '')}".strip() for source in read)
     bans = manifest["stages"].get("gnn", {}).get("bans", [])
+    licences = manifest.get("licences", {})
     banned = ", ".join(f"{row['relation']} ({row['why']}; {row['edges']:,} edges)" for row in bans) or "none"
     lines = [
         f"# {recipe.name}: a fused model",
@@ -182,6 +202,9 @@ def model_card(run: Run, tasks: Mapping[str, Mapping[str, Any]], curves: Mapping
     for task, summary in tasks.items():
         lines += [f"## {task}", "", *_markdown(table_of(task, summary)), "", f"**{summary['conclusion']}**", ""]
         lines += [*(f"- {line}" for line in checks_of(summary)), ""]
+        if (error := summary["calibration_error"].get("fused")) is not None:
+            lines += [f"Expected calibration error of the fused model: {error:.3f}.", ""]
+            lines += [f"![reliability](plots/{task}-reliability.png)", ""]
         coverage = manifest.get("coverage", {}).get(task.removesuffix(f"-{summary['shots']}"))
         if coverage:
             lines += [
@@ -193,9 +216,14 @@ def model_card(run: Run, tasks: Mapping[str, Mapping[str, Any]], curves: Mapping
         lines += [f"## {name}: labels saved", "", f"![labels](plots/{name}-labels.png)", "", curve["conclusion"], ""]
     lines += ["![scores](plots/scores.png)", "", "## Limits", "", recipe.limits or "None recorded.", ""]
     lines += [
-        "## Data",
+        "## Data and licences",
         "",
-        *(f"- `{Path(path).name}` sha256 `{digest}`" for path, digest in manifest["data"].items()),
+        *(
+            f"- `{Path(path).name}` ({licences.get(path, 'unknown')}) sha256 `{digest}`"
+            for path, digest in manifest["data"].items()
+        ),
+        "",
+        *licence_stamp(licences, manifest["data"]),
         "",
     ]
     lines += [
@@ -206,6 +234,16 @@ def model_card(run: Run, tasks: Mapping[str, Mapping[str, Any]], curves: Mapping
         "",
     ]
     return "\n".join(lines)
+
+
+def licence_stamp(licences: Mapping[str, str], data: Mapping[str, str]) -> list[str]:
+    """What may be done with a model is bounded by all that it was trained on."""
+    restricted = sorted(Path(path).name for path in data if RESTRICTED.search(licences.get(path, "")))
+    unknown = sorted(Path(path).name for path in data if licences.get(path, "unknown") == "unknown")
+    return [
+        *([f"**Not for commercial use: {', '.join(restricted)}.**"] if restricted else []),
+        *([f"**Ask before use: no licence is known of {', '.join(unknown)}.**"] if unknown else []),
+    ]
 
 
 def _arm(results: Results) -> dict[str, Any]:
@@ -219,6 +257,11 @@ def _arm(results: Results) -> dict[str, Any]:
         "train_examples": results[0].get("train_examples"),
         "seconds": [result.get("seconds") for result in results],
     }
+
+
+def _calibration(results: Results) -> float | None:
+    bins = reliability_of(results)
+    return None if bins is None else expected_error(bins)
 
 
 def _spread(values: Any) -> dict[str, float | None]:

@@ -13,8 +13,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -137,6 +137,38 @@ def data_hash(path: Path) -> str:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def licence_of(path: Path) -> str:
+    """What is said of a data set's licence in its folder or the two above; ``unknown`` where nothing is.
+
+    ``SOURCE.json`` says it best, then the first line of a licence file, then a sentence of a README.
+    """
+    for folder in [path, *path.parents][0 if path.is_dir() else 1 :][:3]:
+        for pattern, find in _LICENCES.items():
+            for file in sorted(folder.glob(pattern)):
+                with suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
+                    if said := find(file.read_text(encoding="utf-8")):
+                        return " ".join(said.split())[:200]
+    return "unknown"
+
+
+def _in_source(text: str) -> str:
+    rows = json.loads(text)
+    rows = rows if isinstance(rows, list) else [rows]
+    return "; ".join(str(row.get("licence") or row["license"]) for row in rows)
+
+
+def _in_readme(text: str) -> str:
+    found = re.search(r"\b(?i:licen[cs]e(?:d under)?)[:\s]+(?:is\s+)?([A-Z][^\n]*?)(?:\.\s|\.?$)", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+_LICENCES: Mapping[str, Callable[[str], str]] = {
+    "SOURCE.json": _in_source,
+    "LICEN[CS]E*": lambda text: next((line for line in text.splitlines() if line.strip()), ""),
+    "[Rr][Ee][Aa][Dd][Mm][Ee]*": _in_readme,
+}
 
 
 def _trained_by(config: str) -> list[str]:

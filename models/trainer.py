@@ -20,8 +20,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
-from kg.errors import KGError
+from kg.errors import ConfigError, KGError
 from models.base import fast_bf16, quiet
+from models.batch import IGNORED
 from models.recipe import Training
 
 COMPLETE = "COMPLETE.json"
@@ -36,6 +37,7 @@ class CheckpointedTrainer(Trainer):
 
     def __init__(self, *, head_learning_rate: float, is_fresh: Callable[[str], bool], **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.model_accepts_loss_kwargs = False  # wrapped models take any argument; their loss is the mean of the batch
         self.head_learning_rate = head_learning_rate
         self.is_fresh = is_fresh
         self._saving: Path | None = None
@@ -47,13 +49,25 @@ class CheckpointedTrainer(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._saving) if self._saving else str(super()._get_output_dir(trial))
 
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Of several processes, each counts for as much as it has labels: together they give the mean of the batch."""
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if self.args.world_size == 1 or "labels" not in inputs:
+            return loss
+        own = (inputs["labels"] != IGNORED).sum()
+        everywhere: Any = self.accelerator.reduce(own, reduction="sum")
+        return loss * own * self.args.world_size / everywhere
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         output = Path(str(self.args.output_dir))
         self._saving = output / ".saving"
-        shutil.rmtree(self._saving, ignore_errors=True)
+        if self.args.should_save:
+            shutil.rmtree(self._saving, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         try:
             super()._save_checkpoint(model, trial)
             checkpoint = self._saving / f"checkpoint-{self.state.global_step}"
+            self.accelerator.wait_for_everyone()  # each process has written its random state
             if self.args.should_save:
                 seal(checkpoint)
                 shutil.rmtree(output / checkpoint.name, ignore_errors=True)
@@ -61,30 +75,34 @@ class CheckpointedTrainer(Trainer):
                 for old in checkpoints(output)[: -(self.args.save_total_limit or 1)]:
                     shutil.rmtree(old)
         finally:
-            shutil.rmtree(self._saving, ignore_errors=True)
+            if self.args.should_save:
+                shutil.rmtree(self._saving, ignore_errors=True)
             self._saving = None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW in up to four groups: base or fresh, with weight decay or without."""
         if self.optimizer is None:
             trained: Any = self.model
-            decayed = set(self.get_decay_parameter_names(trained))
-            groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-            for name, parameter in trained.named_parameters():
-                if parameter.requires_grad:
-                    groups.setdefault((self.is_fresh(name), name in decayed), []).append(parameter)
-            self.optimizer = torch.optim.AdamW(
-                [
-                    {
-                        "params": parameters,
-                        "lr": self.head_learning_rate if fresh else self.args.learning_rate,
-                        "weight_decay": self.args.weight_decay if decay else 0.0,
-                    }
-                    for (fresh, decay), parameters in sorted(groups.items())
-                ],
-                fused=True,
-            )
+            rates = (self.args.learning_rate, self.head_learning_rate)
+            self.optimizer = make_optimizer(trained, self.is_fresh, rates=rates, weight_decay=self.args.weight_decay)
         return self.optimizer
+
+
+def make_optimizer(
+    model: nn.Module, is_fresh: Callable[[str], bool], *, rates: tuple[float, float], weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW in up to four groups: base or fresh, each with its learning rate, with weight decay or without."""
+    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]  # it asks no trainer
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((is_fresh(name), name in decayed), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": rates[fresh], "weight_decay": weight_decay if decay else 0.0}
+            for (fresh, decay), parameters in sorted(groups.items())
+        ],
+        fused=True,
+    )
 
 
 class StopOnBadLoss(TrainerCallback):
@@ -105,7 +123,8 @@ class Heartbeat(TrainerCallback):
         self.report = report
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.report(state.global_step / max(state.max_steps, 1))
+        if state.is_world_process_zero:
+            self.report(state.global_step / max(state.max_steps, 1))
 
 
 class Passes(Dataset[dict[str, Any]]):
@@ -170,6 +189,9 @@ def fit(
 ) -> Trained:
     """Train ``model`` in place, going on from the newest complete checkpoint in ``folder``.
 
+    Under ``torchrun`` the processes share each batch, so that they give what one gives; the first of them writes. Only
+    where the last batch is a short one it is filled up with the first examples.
+
     Args:
         features: encoded examples; ``collate`` makes a batch of them.
         is_fresh: True for the parameter names that take ``config.head_learning_rate``.
@@ -201,17 +223,21 @@ def fit(
         remove_unused_columns=False,
         dataloader_num_workers=0,
     )
+    if config.batch_size % arguments.world_size:
+        raise ConfigError(
+            f"{arguments.world_size} processes cannot share a batch of {config.batch_size}; set batch_size to a "
+            "multiple of their number."
+        )
+    arguments.per_device_train_batch_size = config.batch_size // arguments.world_size
+    watching: list[TrainerCallback] = [StopOnBadLoss(), Heartbeat(report), *callbacks]
+    if arguments.should_save:
+        watching.append(TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))))
     trainer = CheckpointedTrainer(
         model=model,
         args=arguments,
         train_dataset=passes,
         data_collator=collate,
-        callbacks=[
-            StopOnBadLoss(),
-            Heartbeat(report),
-            TensorBoardCallback(SummaryWriter(str(folder / "tensorboard"))),
-            *callbacks,
-        ],
+        callbacks=watching,
         head_learning_rate=config.head_learning_rate,
         is_fresh=is_fresh,
     )

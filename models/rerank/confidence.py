@@ -27,11 +27,23 @@ def calibration_error(rows: Judged, curve: Curve, bins: int = 15) -> float:
     """Expected calibration error in equal bins (Guo et al., ICML 2017)."""
     if not rows:
         return 0.0
+    return expected_error(
+        reliability([(float(np.interp(confidence, *curve)), right) for confidence, right in rows], bins)
+    )
+
+
+def reliability(rows: Judged, bins: int) -> NDArray[np.float64]:
+    """Of each of equal bins of confidence: number of answers, sum of their confidences, and how many were right
+    ``[bins, 3]``."""
     confidence, right = (np.array(column, np.float64) for column in zip(*rows, strict=True))
-    confidence = np.interp(confidence, *curve)
     owner = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(confidence[owner == b].sum() - right[owner == b].sum()) for b in range(bins)]
-    return float(sum(gaps) / len(rows))
+    sums = [np.bincount(owner, weights, bins) for weights in (np.ones(len(rows)), confidence, right)]
+    return np.stack(sums, axis=1).astype(np.float64)
+
+
+def expected_error(bins: NDArray[np.float64]) -> float:
+    """Mean distance between confidence and share that is right, each bin as heavy as it has answers."""
+    return float(np.abs(bins[:, 1] - bins[:, 2]).sum() / bins[:, 0].sum())
 
 
 def best_threshold(rows: Judged, curve: Curve, num_gold: int) -> dict[str, float]:

@@ -11,8 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
+from scipy.special import softmax
 from torch import nn
 
 from kg.settings import Settings
@@ -115,10 +118,8 @@ def train_task(
             report=report,
             prepare=lambda feature, number: hide_mentions(feature, task.training.entity_dropout, number),
         )
-        scored = {
-            name: objective.score(predict_logits(model, features[name], collate), features[name], getattr(splits, name))
-            for name in ("validation", "test")
-        }
+        logits = {name: predict_logits(model, features[name], collate) for name in ("validation", "test")}
+        scored = {name: objective.score(logits[name], features[name], getattr(splits, name)) for name in logits}
         corrupted = {}
         if arm == "fused" and table is not None:
             for share in WRONG_LINKS:
@@ -144,6 +145,7 @@ def train_task(
         "seen": seen(features["train"], features["test"]),
         "corrupted": corrupted,
         "predictions": test.predictions,
+        "confidences": None if test.confusion is None else confidences(logits["test"]),
         "labels": objective.labels,
         "confusion": None if test.confusion is None else test.confusion.tolist(),
         "losses": trained.losses,
@@ -177,6 +179,11 @@ def from_frozen(
         known[part] = [{**feature, STATES: _lower[digest, id(feature)]} for feature in features]
     with lower_known(model, collate, layers) as collate_known:
         yield known, collate_known
+
+
+def confidences(logits: Sequence[NDArray[np.float32]]) -> list[float]:
+    """Probability of the label that is answered for each text."""
+    return [round(float(row), 4) for row in softmax(np.stack(logits), axis=-1).max(-1)]
 
 
 def some(examples: tuple[Example, ...], most: int | None) -> tuple[Example, ...]:

@@ -25,7 +25,7 @@ from models.link_prediction import train_gnn
 from models.recipe import resolve_path
 from models.reduction import Reduction, build_table, signature_counts
 from models.reembed import save_features
-from models.run import Run, aside, child_process, data_hash, write_json
+from models.run import Run, aside, child_process, data_hash, licence_of, write_json
 from models.stages.arms import GROUPS, TABLES
 
 console = Console(stderr=True)
@@ -152,6 +152,7 @@ def make_snapshot(run: Run, settings: Settings) -> Path:
             child_process("-m", "ingest", "load", load.source, *map(str, files), *load.options)
         printed = child_process("-m", "kg", "snapshot", "--out", str(run.path / "snapshots"), "--sources", *source_ids)
     snapshot = Snapshot.load(printed.strip().splitlines()[-1])
+    used = [*chain.from_iterable(paths), *texts]
     run.update_manifest(
         snapshot={
             "path": str(snapshot.path.relative_to(run.path)),
@@ -159,7 +160,8 @@ def make_snapshot(run: Run, settings: Settings) -> Path:
             "counts": snapshot.manifest["counts"],
             "sources": snapshot.manifest["sources"],
         },
-        data={str(path): data_hash(path) for path in [*chain.from_iterable(paths), *texts]},
+        data={str(path): data_hash(path) for path in used},
+        licences={str(path): licence_of(path) for path in used},
     )
     return snapshot.path
 

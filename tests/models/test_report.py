@@ -36,6 +36,7 @@ def result(arm: str, seed: int, right: float, *, task: str = "one", seed_of_answ
         "shots": None,
         "corrupted": {},
         "predictions": [],
+        "confidences": [0.7 if draw < right else 0.65 for draw in draws],
         "labels": ["bank", "insurer"],
         "confusion": [[20, 10], [5, 25]],
         "losses": [[1, 0.9], [2, 0.5]],
@@ -64,7 +65,12 @@ def spans(arm: str, seed: int, *, task: str = "two") -> dict[str, Any]:
     """A token task: no confusion, another metric."""
     made = result(arm, seed, 0.8, task=task)
     f1 = made["metrics"]["accuracy"]
-    return {**made, "main_metric": "f1", "metrics": {"f1": f1, "precision": f1, "recall": f1}, "confusion": None}
+    return {
+        **made,
+        "main_metric": "f1",
+        "metrics": {"f1": f1, "precision": f1, "recall": f1},
+        **dict.fromkeys(("confusion", "confidences")),
+    }
 
 
 def finished_run(folder: Path) -> Run:
@@ -76,7 +82,8 @@ def finished_run(folder: Path) -> Run:
             "counts": {"entities": 1234, "triples": 56789},
             "sources": [{"id": "ex", "release": "7"}, {"id": "why"}],
         },
-        data={"/data/sentences.jsonl": "f" * 64},
+        data={"/data/sentences.jsonl": "f" * 64, "/data/graph.ttl": "e" * 64},
+        licences={"/data/sentences.jsonl": "CC BY-NC-SA 3.0"},
         coverage={"one": {"texts": 60, "texts_linked": 0.667, "mentions_seen_in_training": 0.25}},
     )
     run.finish("gnn", {"bans": [{"relation": "P17", "why": "states a label", "edges": 1200}]})
@@ -109,6 +116,7 @@ def test_a_report_is_figures_plots_and_a_card(tmp_path: Path, capsys: pytest.Cap
         "slices",
         "slice_examples",
         "corrupted",
+        "calibration_error",
         "gain",
         "conclusion",
     }
@@ -117,7 +125,7 @@ def test_a_report_is_figures_plots_and_a_card(tmp_path: Path, capsys: pytest.Cap
     assert set(written["tasks"]["two"]["arms"]) == {"plain", "fused", "shuffled"}
     assert one["arms"]["fused"].keys() == {"seeds", "mean", "deviation", "train_examples", "seconds"}
     plots = {file.name: file.read_bytes() for file in (run.path / "plots").iterdir()}
-    assert set(plots) == {"scores.png", "one-loss.png", "one-confusion.png", "two-loss.png"}
+    assert set(plots) == {"scores.png", "one-loss.png", "one-confusion.png", "one-reliability.png", "two-loss.png"}
     assert all(content.startswith(PNG) and len(content) > 5000 for content in plots.values())
     printed = capsys.readouterr().out
     assert "one (60 test examples, 40 linked)" in printed
@@ -142,6 +150,17 @@ def test_means_deviations_and_slices_are_those_of_the_seeds() -> None:
     assert summary["slices"]["linked"]["fused"]["mean"] == pytest.approx(np.mean(by_hand))
     others = [np.array(one["counts"])[~linked, 0].mean() for one in ordered]
     assert summary["slices"]["unlinked"]["fused"]["mean"] == pytest.approx(np.mean(others))
+
+
+def test_the_calibration_error_is_the_distance_between_confidence_and_what_is_right(tmp_path: Path) -> None:
+    given = results(fused=0.9)
+    for one in given:  # of two in three that are sure all are right, of the others half
+        one["confidences"] = [0.95 if number % 3 else 0.75 for number in range(EXAMPLES)]
+        one["counts"] = [[float(number % 3 > 0 or number % 2), 1.0] for number in range(EXAMPLES)]
+    arms = {arm: [one for one in given if one["arm"] == arm] for arm in ("plain", "fused", "shuffled")}
+    assert summarise("one", arms)["calibration_error"]["fused"] == pytest.approx(2 / 3 * 0.05 + 1 / 3 * 0.25)
+    older = [{key: value for key, value in one.items() if key != "confidences"} for one in arms["fused"]]
+    assert summarise("one", {"fused": older})["calibration_error"] == {"fused": None}
 
 
 def test_a_planted_gain_is_a_yes(tmp_path: Path) -> None:
@@ -187,7 +206,11 @@ def test_the_card_says_what_it_rests_on(tmp_path: Path) -> None:
         "Coverage: 67% of 60 test texts have a linked entity; 25% of the linked mentions were seen in training.",
         "![scores](plots/scores.png)",
         "None recorded.",
-        f"- `sentences.jsonl` sha256 `{'f' * 64}`",
+        f"- `sentences.jsonl` (CC BY-NC-SA 3.0) sha256 `{'f' * 64}`",
+        f"- `graph.ttl` (unknown) sha256 `{'e' * 64}`",
+        "**Not for commercial use: sentences.jsonl.**",
+        "**Ask before use: no licence is known of graph.ttl.**",
+        "![reliability](plots/one-reliability.png)",
         "a first look, a proof takes 5",
         f"torch {run.manifest['packages']['torch']}",
     ):

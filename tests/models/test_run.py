@@ -10,7 +10,7 @@ import pytest
 from kg.errors import ConfigError, InputError
 from models.fusion import FusionConfig
 from models.recipe import RECIPES, Graph, Pretrain, Recipe, Task, Training, load_recipe, parse_recipe
-from models.run import Run, aside, child_process, data_hash, read_manifest, write_json, write_text
+from models.run import Run, aside, child_process, data_hash, licence_of, read_manifest, write_json, write_text
 
 
 def recipe(**values: object) -> Recipe:
@@ -189,6 +189,26 @@ def test_the_hash_of_data_depends_on_names_and_contents_and_not_on_where_they_ar
 def test_the_hash_of_one_file_depends_on_its_content_alone(tmp_path: Path) -> None:
     dataset(tmp_path, one="x", same="x", other="y")
     assert data_hash(tmp_path / "one") == data_hash(tmp_path / "same") != data_hash(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"SOURCE.json": '[{"licence": "MIT"}, {"license": "CC BY 4.0"}]', "LICENSE": "other"}, "MIT; CC BY 4.0"),
+        ({"SOURCE.json": '{"url": "x"}', "LICENSE.md": "\n\nApache License\nVersion 2.0"}, "Apache License"),
+        ({"SOURCE.json": "{", "README.md": "Texts.\nSource: x. Licence: CC0 1.0. Made in May."}, "CC0 1.0"),
+        ({"README.md": "The licence is MIT.\n"}, "MIT"),
+        ({"README": "Nobody knows."}, "unknown"),
+        ({}, "unknown"),
+    ],
+)
+def test_a_licence_is_what_the_folder_of_the_data_says(files: dict[str, str], said: str, tmp_path: Path) -> None:
+    data = tmp_path / "a" / "b" / "data" / "texts.csv"
+    data.parent.mkdir(parents=True)
+    data.touch()
+    for name, content in files.items():
+        (data.parent.parent / name).write_text(content)
+    assert licence_of(data) == licence_of(data.parent) == said
 
 
 def test_a_step_in_another_process_gives_its_output_or_its_failure() -> None:

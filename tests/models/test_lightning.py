@@ -1,0 +1,120 @@
+"""PyTorch Lightning trains the fused model to the weights that our own trainer gives it."""
+
+import copy
+from importlib.metadata import version
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+
+from models.base import fast_bf16
+from models.batch import KnowledgeEncoder, hide_mentions
+from models.entity_table import EntityTable
+from models.examples import Example, Splits
+from models.kgbert import KGBertForSequenceClassification, KGBertModel
+from models.lightning import KGFuseData, KGFuseModule
+from models.objectives import objective_for
+from models.recipe import Training
+from models.stages.arms import is_fresh
+from models.trainer import fit
+from tests.builders import COMPANIES
+from tests.models.tiny import FUSION, open_gates, tiny_base, tiny_encoder
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*(num_workers|GPU|TPU|Checkpoint directory|logger|litlogger).*"),
+    pytest.mark.filterwarnings("ignore:.*(LeafSpec|isinstance).*"),  # Lightning and this torch
+]
+TRAINING = Training(
+    max_steps=12, batch_size=4, learning_rate=1e-3, head_learning_rate=5e-3, max_length=32, entity_dropout=0.3
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeEncoder:
+    return tiny_encoder(tmp_path_factory.mktemp("linked"))
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    def examples(part: str, weeks: int) -> tuple[Example, ...]:
+        said = ("fell sharply", "rose")
+        return tuple(
+            Example(id=f"{part}{week}{name}", text=f"{name} {said[week % 2]} in week {week}.", label=said[week % 2])
+            for week in range(weeks)
+            for name in COMPANIES
+        )
+
+    return Splits(train=examples("train", 6), validation=examples("validation", 2), test=examples("test", 2))
+
+
+@pytest.fixture(scope="module")
+def start(encoder: KnowledgeEncoder, tmp_path_factory: pytest.TempPathFactory) -> KGBertModel:
+    """Without dropout, whose draws are each trainer's own."""
+    vectors = EntityTable.random(num_entities=len(encoder.rows), dim=8).vectors
+    table = EntityTable(tuple(encoder.rows), vectors, "snapshot", "random")
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    base = tiny_base(tmp_path_factory.mktemp("base"), **off)
+    model = KGBertForSequenceClassification.from_base(base, table, fusion=FUSION)
+    open_gates(model, 0.5)
+    return model
+
+
+def lightning_trainer(folder: Path, **options: object) -> L.Trainer:
+    return L.Trainer(
+        max_epochs=1,
+        precision="bf16-mixed" if fast_bf16() else "32-true",
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def test_lightning_ends_with_the_weights_of_our_trainer(
+    start: KGBertModel, splits: Splits, encoder: KnowledgeEncoder, tmp_path: Path
+) -> None:
+    objective = objective_for("sequence_classification", splits.train)
+    data = KGFuseData(splits, objective, encoder, TRAINING, seed=3)
+    module = KGFuseModule(copy.deepcopy(start), objective, TRAINING)
+    lightning_trainer(tmp_path, num_sanity_val_steps=0).fit(module, data)
+    ours = copy.deepcopy(start)
+    fit(
+        ours,
+        data.features["train"],
+        data.collate,
+        TRAINING,
+        seed=3,
+        folder=tmp_path / "ours",
+        is_fresh=is_fresh,
+        prepare=lambda feature, draw: hide_mentions(feature, 0.3, draw),
+    )
+    expected, found = ours.state_dict(), module.model.state_dict()
+    moved = {name for name, value in start.state_dict().items() if not torch.equal(value, expected[name])}
+    assert any("knowledge_attention" in name for name in moved)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_lightning_scores_as_the_objective_does_and_its_model_has_dropout(
+    start: KGBertModel, splits: Splits, encoder: KnowledgeEncoder, tmp_path: Path
+) -> None:
+    objective = objective_for("sequence_classification", splits.train)
+    training = Training(max_steps=40, batch_size=8, learning_rate=1e-3, head_learning_rate=5e-3)
+    data = KGFuseData(splits, objective, encoder, training)
+    module = KGFuseModule(copy.deepcopy(start).eval(), objective, training)
+    assert all(part.training for part in module.modules() if isinstance(part, nn.Dropout))
+    trainer = lightning_trainer(tmp_path, num_sanity_val_steps=1, val_check_interval=20)
+    trainer.fit(module, data)
+    assert trainer.callback_metrics["validation_accuracy"] == 1.0
+    (scores,) = trainer.test(module, data, verbose=False)
+    assert scores["test_accuracy"] == 1.0
+    assert scores.keys() == {"test_accuracy", "test_macro_f1"}
+
+
+def test_the_lightning_that_is_installed_is_none_of_the_releases_with_malware() -> None:
+    assert version("lightning") not in ("2.6.2", "2.6.3")
+    assert version("pytorch-lightning") not in ("2.6.2", "2.6.3")
