@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from kg.errors import ConfigError
+from models.generators import load_pretrained
 
 MINILM = ("minilm", "sentence-transformers/all-MiniLM-L6-v2")
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -48,11 +49,6 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_config(name: str, **options: Any) -> Any:
-    with _one_line(name), quiet():
-        return AutoConfig.from_pretrained(resolve_base(name), trust_remote_code=False, **options)
-
-
 def load_base(name: str, auto_class: Any, **options: Any) -> PreTrainedModel:
     """A base model as ``auto_class`` makes it; what the checkpoint lacks is initialised by the model's own rules.
 
@@ -60,7 +56,8 @@ def load_base(name: str, auto_class: Any, **options: Any) -> PreTrainedModel:
     starts as the identity followed by the layer norm, which is a better start than noise.
     """
     with _one_line(name), quiet():
-        model: PreTrainedModel = auto_class.from_pretrained(
+        model = load_pretrained(
+            auto_class,
             resolve_base(name),
             use_safetensors=True,
             trust_remote_code=False,

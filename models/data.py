@@ -8,6 +8,7 @@ from typing import TypeAlias
 from kg.errors import ConfigError, InputError
 from models.examples import Example, Splits, read_json_lines, read_lines, stratified_split
 from models.relations import fewrel, knowledgenet
+from models.table_reader import Columns, table
 
 
 def sample_desks(path: Path) -> Splits:
@@ -75,18 +76,22 @@ READERS: Mapping[str, Reader] = {
     "bio_folder": bio_folder,
     "fewrel": fewrel,
     "knowledgenet": knowledgenet,
+    "table": table,
 }
 
 
-def read_task(reader: str, path: Path) -> Splits:
+def read_task(reader: str, path: Path, columns: Columns | None = None) -> Splits:
     """Read a task's splits.
+
+    Args:
+        columns: of the reader ``table``.
 
     Raises:
         ConfigError: no such reader. InputError: the data is not there or not of its format.
     """
     if reader not in READERS:
         raise ConfigError(f"There is no reader {reader!r}; known: {', '.join(READERS)}.")
-    splits = READERS[reader](path)
+    splits = table(path, columns) if reader == "table" else READERS[reader](path)
     if not splits.train or not splits.test:
         found = f"{len(splits.train)} training and {len(splits.test)} test examples"
         raise InputError(path, f"reader {reader!r} found {found}; expected some of both")

@@ -175,6 +175,7 @@ def find_blocks(model: PreTrainedModel, *, decoder: bool = False) -> tuple[nn.Mo
         ConfigError: no such list is found.
     """
     config = model.config.get_text_config(decoder=decoder, encoder=not decoder)
+    config = getattr(config, "encoder", config)  # of two models in one
     depth = int((decoder and getattr(config, "num_decoder_layers", None)) or config.num_hidden_layers)
     groups = int(getattr(config, "num_hidden_groups", depth))
     first = sum(map(len, find_blocks(model)[1])) if decoder else 0

@@ -13,6 +13,7 @@ from kg.errors import ConfigError
 from models.arms import ARMS, Arm
 from models.fusion import FusionConfig
 from models.gnn import GNNConfig
+from models.table_reader import Columns
 
 RECIPES = Path(__file__).parent / "recipes"
 _STRICT = ConfigDict(extra="forbid")
@@ -66,6 +67,12 @@ class Training:
     """Word embeddings stay as they are: halves a step at 32 tokens."""
     frozen_layers: int = 0
     """Lowest blocks that stay as they are, embeddings too; what they give is computed once for all epochs."""
+    lora_rank: int = 0
+    """Above 0 only matrices of this rank beside those of the blocks are trained, besides all that starts untrained."""
+    class_weights: Literal["balanced"] | None = None
+    """Labels weigh as much as they are rare among the training examples."""
+    patience: int = 0
+    """Epochs without a better validation score after which training stops; the best weights are kept. 0: never."""
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
@@ -94,14 +101,41 @@ class MapTuning(Training):
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
+class Decoding:
+    """How a task that writes does it."""
+
+    max_tokens: int = 64
+    """Tokens of a text that is written; longer ones are cut in training, too."""
+    num_beams: int = 1
+    no_repeat: int = 3
+    """No run of so many tokens is written twice; 0 allows it."""
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
 class Task:
     """One fine-tuning task; the first of a recipe is the one that is served."""
 
     name: str
-    kind: Literal["sequence_classification", "token_classification", "relation_classification"]
+    kind: Literal[
+        "sequence_classification",
+        "multi_label_classification",
+        "regression",
+        "pair_classification",
+        "token_classification",
+        "relation_classification",
+        "question_answering",
+        "multiple_choice",
+        "seq2seq_generation",
+        "causal_generation",
+    ]
     reader: str
     """Key of ``models.data.READERS``."""
     path: str
+    columns: Columns = field(default_factory=Columns)
+    """Of the reader ``table``: what the fields of an example are called there."""
+    folds: int = 0
+    """With 2 or more, all examples are tested, each by a model that was trained on the other folds."""
+    decoding: Decoding = field(default_factory=Decoding)
     training: Training = field(default_factory=Training)
     max_train: int | None = None
     """Use no more training examples than this."""
@@ -144,6 +178,16 @@ class Recipe:
             raise ValueError(f"tasks need names of their own that can name files, got {names}")
         if any(count < 1 for task in self.tasks for count in task.shots):
             raise ValueError("shots are labelled examples a class, expected 1 or more; without any shots all are used")
+        for task in self.tasks:
+            task_says = f"task {task.name}: "
+            if task.training.class_weights and "classification" not in task.kind:
+                raise ValueError(f"{task_says}class_weights weigh labels, which a task of kind {task.kind} has not")
+            if task.folds and (task.folds < 2 or task.shots):
+                raise ValueError(f"{task_says}folds is {task.folds}, expected 2 or more, and no shots beside it")
+            if task.reader != "table" and task.columns != Columns():
+                raise ValueError(f"{task_says}columns are of the reader table; {task.reader} knows its own")
+            if task.training.lora_rank < 0 or task.training.patience < 0:
+                raise ValueError(f"{task_says}lora_rank and patience are 0 or more")
         if "text" in self.arms and any(task.kind == "token_classification" for task in self.tasks):
             raise ValueError("the arm text writes facts behind a text, where a token_classification task has no tags")
         if self.seeds < 1:

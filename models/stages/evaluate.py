@@ -44,7 +44,7 @@ def run_stage(run: Run, settings: Settings) -> None:
 
 def tf_idf(run: Run, settings: Settings, task: Task) -> dict[str, Any]:
     """Words and word pairs with logistic regression: on topical texts a serious rival, so it is always shown."""
-    splits = read_task(task.reader, resolve_path(task.path, settings.data))
+    splits = read_task(task.reader, resolve_path(task.path, settings.data), task.columns)
     train = splits.train[: task.max_train] if task.max_train else splits.train
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1000)

@@ -76,7 +76,7 @@ def pretrained_arms(recipe: Recipe) -> tuple[Arm, ...]:
 def corpus(run: Run, settings: Settings) -> tuple[str, ...]:
     """Training texts of the tasks, then texts of the corpora, without repeats; never a validation or test text."""
     recipe = run.recipe
-    splits = [read_task(task.reader, resolve_path(task.path, settings.data)) for task in recipe.tasks]
+    splits = [read_task(task.reader, resolve_path(task.path, settings.data), task.columns) for task in recipe.tasks]
     barred = {example.text for split in splits for part in (split.validation, split.test) for example in part}
     task_texts = [example.text for split in splits for example in split.train]
     read = [list(read_corpus(resolve_path(path, settings.data))) for path in recipe.pretrain.corpus]
