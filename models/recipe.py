@@ -237,6 +237,20 @@ def load_recipe(name: str) -> Recipe:
         raise ConfigError(f"{path}: not TOML: {error}") from error
 
 
+def load_settings(file: Path) -> dict[str, dict[str, Any]]:
+    """Training settings by task, of a file that says no more than these; none where there is no such file.
+
+    Raises:
+        ConfigError: it is not TOML of that form.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        return {task["name"]: task["training"] for task in tomllib.loads(file.read_text(encoding="utf-8"))["tasks"]}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file}: expected [[tasks]] with a name and training: {error}") from error
+
+
 def parse_recipe(values: dict[str, Any], *, place: str) -> Recipe:
     """Check ``values`` against ``Recipe``; unknown keys are refused, not dropped."""
     try:

@@ -15,6 +15,7 @@ from models.recipe import Task, resolve_path
 from models.report import write_report
 from models.run import Run
 from models.stages.finetune import task_job
+from models.stages.found import searched
 from models.stages.jobs import run_jobs
 
 console = Console(stderr=True)
@@ -28,7 +29,7 @@ def run_stage(run: Run, settings: Settings) -> None:
         console.print(f"{arm:>14}: {ARM_SUMMARIES[arm]}", soft_wrap=True)
     jobs = [
         task_job(run, settings, task, arm, seed=seed)
-        for whole in recipe.tasks
+        for whole in searched(run)
         for task in whole.at_shots()
         for seed in range(recipe.seeds)
         for arm in recipe.arms

@@ -26,6 +26,7 @@ from models.proof import score
 from models.recipe import Task, resolve_path
 from models.run import Run, aside, write_json
 from models.stages.arms import arm_table, build_model, is_fresh, taught, text_encoder
+from models.stages.found import searched
 from models.stages.jobs import RESULT, Job, Report, run_jobs
 from models.stages.taskdata import Division, Prepared, any_of_example, draw, folds_of, prepared, seen
 from models.stopping import EarlyStopping
@@ -40,12 +41,13 @@ WRONG_LINKS = (0.1, 0.3, 0.5)
 def run_stage(run: Run, settings: Settings) -> None:
     """Leave the fused model of each task in ``model/`` (the first task) and ``model/<task>/`` (the others)."""
     console.rule("finetune: the fused model on each task")
-    jobs = [task_job(run, settings, task.at_shots()[-1], "fused", seed=0) for task in run.recipe.tasks]
+    tasks = searched(run)
+    jobs = [task_job(run, settings, task.at_shots()[-1], "fused", seed=0) for task in tasks]
     results = run_jobs(run, jobs)
     with aside(run.path / "model") as folder:
         for position, job in enumerate(jobs):
-            task = run.recipe.tasks[position].name
-            shutil.copytree(job.folder / "model", folder if position == 0 else folder / task, dirs_exist_ok=True)
+            to = folder if position == 0 else folder / tasks[position].name
+            shutil.copytree(job.folder / "model", to, dirs_exist_ok=True)
     for result in results:
         console.print(f"{result['task']}: {_said(result['metrics'])}")
     run.finish("finetune", {result["task"]: result["metrics"] for result in results})

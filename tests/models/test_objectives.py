@@ -28,7 +28,7 @@ from tests.models.tiny import FUSION, TABLE, open_gates, tiny_base, tiny_encoder
 ROSE, FELL = "{} rose in week {}.", "{} fell in week {}."
 
 
-def texts(make: Callable[[str, str, bool, int], Example], weeks: int = 3) -> list[Example]:
+def texts(make: Callable[[str, str, bool, int], Example], weeks: int = 2) -> list[Example]:
     return [
         make(company, (ROSE if up else FELL).format(company, week), up, week)
         for week in range(weeks)
@@ -66,7 +66,7 @@ MAKERS: dict[str, Callable[[str, str, bool, int], Example]] = {
         id=t, text=t, second="Who rose?", answers=((0, c),) if up else ()
     ),
     "multiple_choice": lambda c, t, up, w: Example(
-        id=t, text=t, second="It", choices=("rose", "fell", "slept")[: 2 + w % 2], label="rose" if up else "fell"
+        id=t, text=t, second="It", choices=("rose", "slept", "fell")[-2 - w % 2 :], label="slept"
     ),
     "seq2seq_generation": lambda c, t, up, w: Example(id=t, text=t, target="up" if up else "down"),
     "causal_generation": lambda c, t, up, w: Example(id=t, text=t, target="up" if up else "down"),
@@ -74,7 +74,7 @@ MAKERS: dict[str, Callable[[str, str, bool, int], Example]] = {
 ASKED: dict[str, dict[str, Any]] = {
     "pair_classification": {"second": "Acme Bank rose."},
     "question_answering": {"second": "Who rose?"},
-    "multiple_choice": {"second": "It", "choices": ("rose", "fell")},
+    "multiple_choice": {"second": "It", "choices": ("rose", "slept", "fell", "sang")},
 }
 ANSWERS = {
     "sequence_classification": "up",
@@ -84,7 +84,7 @@ ANSWERS = {
     "token_classification": "Acme Bank:ORG",
     "relation_classification": "up",
     "question_answering": "Acme Bank",
-    "multiple_choice": "rose",
+    "multiple_choice": "slept",
     "seq2seq_generation": "up",
     "causal_generation": "up",
 }
@@ -130,7 +130,7 @@ def base_of(case: str, bases: dict[str, str]) -> str:
 
 
 def train(objective: Objective, model: Any, features: list[dict[str, Any]], collate: Any, folder: Path) -> list[float]:
-    training = Training(max_steps=60, batch_size=8, learning_rate=5e-3, head_learning_rate=5e-3, warmup_ratio=0.05)
+    training = Training(max_steps=90, batch_size=8, learning_rate=1e-2, head_learning_rate=1e-2, warmup_ratio=0.05)
     loss = objective.loss(features, balanced=False)
     done = fit(model, features, collate, training, seed=0, folder=folder, is_fresh=is_fresh, loss=loss)
     return [value for _, value in done.losses]
@@ -166,7 +166,10 @@ def test_a_kind_is_learned_saved_answered_and_explained(
     same = objective_of(kind, again.config)
     assert same.state() == chosen.state()
     for first, second in zip(outputs, same.predict(again, features, collate), strict=True):
-        np.testing.assert_array_equal(first, second)
+        if objective.writes:
+            assert first == second
+        else:  # memory is aligned anew, and sums round by that
+            np.testing.assert_allclose(first, second, atol=1e-5)
 
     predictor = Predictor(again, encoder, Task(name="t", kind=kind, reader="table", path="p"))  # type: ignore[arg-type]
     text = "@ Acme Bank @ rose in week # 1 #." if kind == "relation_classification" else "Acme Bank rose in week 1."
