@@ -141,9 +141,8 @@ def _example(given: dict[str, Any], id: str) -> Example:
     pair = None
     if any(ends):
         if not all(end and 0 <= end[0] < end[1] <= len(text) for end in ends):
-            raise _Unfit(
-                "head" if ends[1] else "tail", f"expected [start, end] within the {len(text)} signs of the text"
-            )
+            side = "head" if ends[0] else "tail"
+            raise _Unfit(side, f"expected head and tail, each [start, end] within the {len(text)} signs of the text")
         head, tail = (Mention(start=end[0], end=end[1], entity=end[2] if len(end) > 2 else None) for end in ends)
         pair = (head, tail)
     answers = []
