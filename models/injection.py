@@ -175,7 +175,7 @@ def find_blocks(model: PreTrainedModel, *, decoder: bool = False) -> tuple[nn.Mo
         ConfigError: no such list is found.
     """
     if isinstance(model.config, EncoderDecoderConfig):
-        config = model.config.decoder if decoder else model.config.encoder
+        config: Any = model.config.decoder if decoder else model.config.encoder
     else:
         config = model.config.get_text_config(decoder=decoder, encoder=not decoder)
     depth = int((decoder and getattr(config, "num_decoder_layers", None)) or config.num_hidden_layers)

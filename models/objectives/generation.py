@@ -190,7 +190,7 @@ class CausalGeneration(Seq2SeqGeneration):
 def _end(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that ends a text."""
     end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
-    return int(end)  # type: ignore[arg-type]
+    return int(end)
 
 
 def _of_tokens(logits: Tensor, ids: Sequence[int]) -> Tensor:
