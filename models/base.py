@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from kg.errors import ConfigError
+from models.generators import load_pretrained
 from models.vocabulary import Extension, add_embeddings, add_terms
 
 MINILM = ("minilm", "sentence-transformers/all-MiniLM-L6-v2")
@@ -74,7 +75,8 @@ def load_base(name: str, auto_class: Any, **options: Any) -> PreTrainedModel:
         plain = load_base(extension.base, auto_class, **options)
         return own_weights(add_embeddings(plain, load_tokenizer(extension.base), extension.terms))
     with _one_line(name), quiet():
-        model: PreTrainedModel = auto_class.from_pretrained(
+        model = load_pretrained(
+            auto_class,
             resolve_base(name),
             use_safetensors=True,
             trust_remote_code=False,

@@ -2,9 +2,10 @@
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +20,12 @@ IGNORED = -100
 """Label of tokens that are not asked."""
 PAIR = "pair_positions"
 """Input of relation classifiers: token at which head and tail begin ``[batch, 2]``."""
+ANSWER = "answer_positions"
+"""Labels of a question's window: first and last token of the answer, twice 0 where it has none."""
+PARTS = "parts"
+"""Features that belong to one example: each choice with the question that it answers."""
 SMALLEST_PRIOR = 1e-4
+_Change = TypeVar("_Change", bound=Callable[..., dict[str, Any]])
 
 
 class KnowledgeEncoder:
@@ -87,6 +93,57 @@ class KnowledgeEncoder:
         offsets = [(int(start), int(end)) for start, end in tokens["offset_mapping"]]
         return {**self._feature(tokens["input_ids"], offsets, links), "offsets": offsets}
 
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], *, question_first: bool = False
+    ) -> list[list[dict[str, Any]]]:
+        """Features of each text with what is put to it, with ``offsets`` in both joined by a line end.
+
+        Args:
+            question_first: the second stands before the text, as models that answer questions have learned it, and a
+                text that is too long is read in windows that share a quarter; else both are cut, and it is one.
+        """
+        joined = zip(*(self.linker.link_batch([pair[side] for pair in pairs]) for side in (0, 1)), strict=True)
+        return [
+            self.encode_pair(text, second, [*links, *shifted(behind, len(text) + 1)], question_first=question_first)
+            for (text, second), (links, behind) in zip(pairs, joined, strict=True)
+        ]
+
+    def encode_pair(
+        self, text: str, second: str, links: Sequence[Link], *, question_first: bool = False
+    ) -> list[dict[str, Any]]:
+        """As ``encode_pairs`` for one whose links are known."""
+        how: dict[str, Any] = {"truncation": "longest_first"}
+        given = (text, second)
+        if question_first:
+            offsets = self.tokenizer(second, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+            asked = min(len(offsets), self.max_length // 2)
+            given = (second[: offsets[asked - 1][1]] if asked else "", text)
+            room = self.max_length - asked - self.tokenizer.num_special_tokens_to_add(pair=True)
+            how = {"truncation": "only_second", "stride": room // 4, "return_overflowing_tokens": True}
+        tokens = self.tokenizer([given], max_length=self.max_length, return_offsets_mapping=True, **how)
+        moved = (len(text) + 1, 0) if question_first else (0, len(text) + 1)
+        features = []
+        for window, ids in enumerate(tokens["input_ids"]):
+            sides = tokens.sequence_ids(window)
+            places = [
+                (0, 0) if side is None else (start + moved[side], end + moved[side])
+                for side, (start, end) in zip(sides, tokens["offset_mapping"][window], strict=True)
+            ]
+            feature = {**self._feature(ids, places, links), "offsets": places}
+            if "token_type_ids" in tokens:
+                feature["token_type_ids"] = tokens["token_type_ids"][window]
+            features.append(feature)
+        return features
+
+    def encode_prompt(self, text: str, behind: str, links: Sequence[Link]) -> dict[str, Any]:
+        """A text that is cut where it and ``behind`` are longer than the model reads; ``behind`` is kept whole."""
+        last = self.tokenizer(behind, add_special_tokens=False, return_offsets_mapping=True)
+        room = max(self.max_length - len(last["input_ids"]), 1)
+        first = self.tokenizer(text, truncation=True, max_length=room, return_offsets_mapping=True)
+        places = [*first["offset_mapping"], *((s + len(text), e + len(text)) for s, e in last["offset_mapping"])]
+        ids = [*first["input_ids"], *last["input_ids"]]
+        return {**self._feature(ids, places, links), "offsets": places}
+
     def _feature(
         self, input_ids: Sequence[int], offsets: Sequence[tuple[int, int]], links: Sequence[Link]
     ) -> dict[str, Any]:
@@ -115,6 +172,11 @@ class KnowledgeEncoder:
         }
 
 
+def shifted(links: Sequence[Link], by: int) -> list[Link]:
+    """The links of a text that begins ``by`` code points later."""
+    return [replace(link, start=link.start + by, end=link.end + by) for link in links]
+
+
 @dataclass(frozen=True, kw_only=True)
 class KnowledgeCollator:
     """Features of several texts to one batch of tensors."""
@@ -123,24 +185,41 @@ class KnowledgeCollator:
     with_knowledge: bool = True
     """False leaves the knowledge keys out: the plain model on the same texts."""
 
+    left: bool | None = None
+    """Pad before the texts; None: as the tokenizer does."""
+
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """``input_ids`` ``[batch, seq]``, ``labels`` where given, and the keys of ``models.fusion.Knowledge``."""
+        """``input_ids`` ``[batch, seq]``, ``labels`` where given, and the keys of ``models.fusion.Knowledge``.
+
+        The parts of an example become rows of their own.
+        """
+        if PARTS in features[0]:
+            batch = self([part for feature in features for part in feature[PARTS]])
+            if "labels" in features[0]:
+                most = max(len(feature["labels"]) for feature in features)
+                batch["labels"] = _padded([feature["labels"] for feature in features], most, IGNORED, left=False)
+            return batch
         length = max(len(feature["input_ids"]) for feature in features)
-        left = self.tokenizer.padding_side == "left"
+        left = self.tokenizer.padding_side == "left" if self.left is None else self.left
         pad = int(self.tokenizer.pad_token_id or 0)
         batch = {
             "input_ids": _padded([f["input_ids"] for f in features], length, pad, left=left),
             "attention_mask": _padded([f["attention_mask"] for f in features], length, 0, left=left),
         }
+        if "token_type_ids" in features[0]:
+            batch["token_type_ids"] = _padded([f["token_type_ids"] for f in features], length, 0, left=left)
         if "labels" in features[0]:
             labels = [feature["labels"] for feature in features]
-            longest = max(map(len, labels)) if isinstance(labels[0], list) else 0
-            batch["labels"] = _padded(labels, longest, IGNORED, left=left) if longest else torch.tensor(labels)
-        if PAIR in features[0]:
-            moved = [length - len(feature["input_ids"]) if left else 0 for feature in features]
-            batch[PAIR] = torch.tensor(
-                [[place + by for place in feature[PAIR]] for feature, by in zip(features, moved, strict=True)]
-            )
+            tokens = isinstance(labels[0], list) and isinstance(labels[0][0], int)  # of the text, or of another
+            longest = max(map(len, labels)) if tokens else 0
+            before = left and longest == length
+            batch["labels"] = _padded(labels, longest, IGNORED, left=before) if tokens else torch.tensor(labels)
+        for key, name in ((PAIR, PAIR), (ANSWER, "labels")):
+            if key in features[0]:
+                moved = [length - len(feature["input_ids"]) if left else 0 for feature in features]
+                batch[name] = torch.tensor(
+                    [[place + by for place in feature[key]] for feature, by in zip(features, moved, strict=True)]
+                )
         if self.with_knowledge:
             batch |= self._knowledge(features, length, left=left)
         return batch
@@ -165,6 +244,19 @@ def batches_by_length(features: Sequence[Mapping[str, Any]], size: int) -> Itera
     return (order[start : start + size] for start in range(0, len(order), size))
 
 
+def _of_each_part(change: _Change) -> _Change:
+    """Of an example in parts, each part is changed."""
+
+    @wraps(change)
+    def changed(feature: Mapping[str, Any], *args: Any) -> dict[str, Any]:
+        if PARTS in feature:
+            return {**feature, PARTS: [change(part, *args) for part in feature[PARTS]]}
+        return change(feature, *args)
+
+    return cast(_Change, changed)
+
+
+@_of_each_part
 def hide_mentions(feature: Mapping[str, Any], share: float, draw: int) -> dict[str, Any]:
     """The feature with each mention hidden with probability ``share``; the same ``draw`` hides the same ones.
 
@@ -174,6 +266,7 @@ def hide_mentions(feature: Mapping[str, Any], share: float, draw: int) -> dict[s
     return keep_mentions(feature, [m for m in range(len(feature["mention_entities"])) if rng.random() >= share])
 
 
+@_of_each_part
 def wrong_links(feature: Mapping[str, Any], share: float, num_entities: int, draw: int) -> dict[str, Any]:
     """The feature with each mention led to entities at random with probability ``share``."""
     rng = random.Random(draw)  # noqa: S311
@@ -195,6 +288,12 @@ def keep_mentions(feature: Mapping[str, Any], kept: Sequence[int]) -> dict[str, 
         "mention_links": [feature["mention_links"][mention] for mention in kept],
         "token_mentions": [number.get(mention, 0) for mention in feature["token_mentions"]],
     }
+
+
+@_of_each_part
+def keep_links(feature: Mapping[str, Any], kept: Collection[int]) -> dict[str, Any]:
+    """The feature with only the mentions of the links ``kept``."""
+    return keep_mentions(feature, [m for m, link in enumerate(feature["mention_links"]) if link in kept])
 
 
 def _padded(rows: Sequence[Sequence[int]], length: int, value: int, *, left: bool) -> Tensor:

@@ -9,6 +9,7 @@ from kg.errors import ConfigError, InputError
 from models.examples import Example, Splits, read_json_lines, read_lines, stratified_split, tag_words
 from models.readers import education, finance, law, medicine, patents
 from models.relations import fewrel, knowledgenet
+from models.table_reader import Columns, table
 
 
 def sample_desks(path: Path) -> Splits:
@@ -77,18 +78,22 @@ READERS: Mapping[str, Reader] = {
     **medicine.READERS,
     **patents.READERS,
     **education.READERS,
+    "table": table,
 }
 
 
-def read_task(reader: str, path: Path) -> Splits:
+def read_task(reader: str, path: Path, columns: Columns | None = None) -> Splits:
     """Read a task's splits.
+
+    Args:
+        columns: of the reader ``table``.
 
     Raises:
         ConfigError: no such reader. InputError: the data is not there or not of its format.
     """
     if reader not in READERS:
         raise ConfigError(f"There is no reader {reader!r}; known: {', '.join(READERS)}.")
-    splits = READERS[reader](path)
+    splits = table(path, columns) if reader == "table" else READERS[reader](path)
     if not splits.train or not splits.test:
         found = f"{len(splits.train)} training and {len(splits.test)} test examples"
         raise InputError(path, f"reader {reader!r} found {found}; expected some of both")

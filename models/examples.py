@@ -70,7 +70,7 @@ def stratified_split(
     """Keep ``1 - share`` and hold out ``share`` of each label (of all, where there are no labels), in given order."""
     by_label: dict[str | None, list[Example]] = {}
     for example in examples:
-        by_label.setdefault(example.label, []).append(example)
+        by_label.setdefault(None if example.choices else example.label, []).append(example)
     held: set[str] = set()
     for label in sorted(by_label, key=str):
         ids = [example.id for example in by_label[label]]

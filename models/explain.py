@@ -13,7 +13,7 @@ import tyro
 from kg import cli
 
 if TYPE_CHECKING:
-    from models.predictor import Answer
+    from models.answer import Answer
     from models.words import Words
 
 
@@ -27,6 +27,10 @@ class Explain:
     """The text to answer for."""
     task: str | None = None
     """Task of the run; default its first."""
+    second: str = ""
+    """What is put to the text, for a task that reads both: a hypothesis, a question."""
+    choices: tuple[str, ...] = ()
+    """What to choose from, for a task that chooses."""
     words: bool = False
     """Say also what each word did, by integrated gradients; takes seconds."""
     json: bool = False
@@ -47,9 +51,11 @@ class Explain:
             self.text.encode()
         except UnicodeEncodeError as error:
             raise ConfigError("TEXT holds bytes that are not UTF-8.") from error
-        answer = choose(load_predictors(self.run_folder), self.task).predict(self.text, words=self.words)
+        answer = choose(load_predictors(self.run_folder), self.task).predict(
+            self.text, second=self.second, choices=self.choices, words=self.words
+        )
         if self.html:
-            write_text(self.html, as_html(self.text, answer))
+            write_text(self.html, as_html(f"{self.text}\n{self.second}" if self.second else self.text, answer))
             print(self.html)
         elif self.json:
             print(json.dumps(answer.as_json(), ensure_ascii=False))
@@ -86,6 +92,8 @@ def as_html(text: str, answer: "Answer") -> str:
     strongest = max((abs(value) for value in influence.values()), default=0.0) or 1.0
     parts, position = [], 0
     for number, link in enumerate(answer.links):
+        if link.end > len(text):
+            continue  # in a choice, which is not shown
         value = influence.get(number, 0.0)
         title = f"{link.name or 'NIL'} ({link.id or 'no entity'}), influence {value:+.3f}"
         parts += [escape(text[position : link.start]), _mark(text[link.start : link.end], value / strongest, title)]
@@ -135,7 +143,8 @@ def _words_as_html(text: str, words: "Words") -> str:
 def _said(answer: "Answer") -> str:
     if answer.label is not None:
         return f"{answer.label} ({answer.probabilities[answer.label]:.2f})"
-    return "; ".join(f"{span.text}:{span.label} ({span.probability:.2f})" for span in answer.spans) or "nothing found"
+    spans = "; ".join(f"{span.text}:{span.label} ({span.probability:.2f})" for span in answer.spans)
+    return spans or answer.said or "nothing found"
 
 
 _PAGE = """<!doctype html>

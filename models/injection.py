@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, EncoderDecoderConfig, PreTrainedModel
 
 from kg.errors import ConfigError
 from models.entity_table import EntityTable
@@ -178,7 +178,10 @@ def find_blocks(model: PreTrainedModel, *, decoder: bool = False) -> tuple[nn.Mo
     Raises:
         ConfigError: no such list is found.
     """
-    config = model.config.get_text_config(decoder=decoder, encoder=not decoder)
+    if isinstance(model.config, EncoderDecoderConfig):
+        config: Any = model.config.decoder if decoder else model.config.encoder
+    else:
+        config = model.config.get_text_config(decoder=decoder, encoder=not decoder)
     depth = int((decoder and getattr(config, "num_decoder_layers", None)) or config.num_hidden_layers)
     groups = int(getattr(config, "num_hidden_groups", depth))
     first = sum(map(len, find_blocks(model)[1])) if decoder else 0

@@ -8,6 +8,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -15,7 +16,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from models.base import load_base, load_config, own_weights
+from models.base import load_base, own_weights
 from models.entity_table import FIRST, EntityTable
 from models.fusion import FusionConfig
 from models.injection import inject_knowledge, set_table
@@ -82,7 +83,8 @@ class KGBertModel(PreTrainedModel):
             options: for the base model's configuration: ``num_labels``, ``id2label`` …
         """
         fusion = fusion or FusionConfig()
-        base_config = load_config(name, **options)
+        base = load_base(name, cls.auto_class, **options)
+        base_config = base.config
         config = KGBertConfig(
             base_config=base_config.to_dict() | {"model_type": base_config.model_type},
             fusion={key: getattr(fusion, key) for key in fusion.__dataclass_fields__},
@@ -93,7 +95,6 @@ class KGBertModel(PreTrainedModel):
             label2id=base_config.label2id,
             problem_type=base_config.problem_type,
         )
-        base = load_base(name, cls.auto_class, **options)
         model = cls(config)
         # made before anything of the fusion draws a random number: all arms of a comparison begin with the same head
         model.model = inject_knowledge(base, table, fusion=fusion)
@@ -109,6 +110,10 @@ class KGBertModel(PreTrainedModel):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the base model's, plus ``mention_entities``, ``mention_priors`` and ``token_mentions``."""
         return self.model(*args, **kwargs)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base model's, with the same three arguments beside its own."""
+        return self.model.generate(*args, **kwargs)
 
     def get_input_embeddings(self) -> Any:
         return self.model.get_input_embeddings()
@@ -153,6 +158,12 @@ class KGBertForSeq2SeqLM(KGBertModel):
     auto_class = AutoModelForSeq2SeqLM
 
 
+class KGBertForQuestionAnswering(KGBertModel):
+    """Predicts where in a text an answer starts and ends."""
+
+    auto_class = AutoModelForQuestionAnswering
+
+
 class KGBertForSequenceClassification(KGBertModel):
     """Predicts labels or values of texts."""
 
@@ -176,6 +187,7 @@ for _class in (
     KGBertForMaskedLM,
     KGBertForCausalLM,
     KGBertForSeq2SeqLM,
+    KGBertForQuestionAnswering,
     KGBertForSequenceClassification,
     KGBertForTokenClassification,
 ):

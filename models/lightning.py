@@ -111,7 +111,9 @@ class KGFuseModule(L.LightningModule):
             for row, feature in zip(self._logits, given, strict=True)
         ]
         self._logits.clear()
-        scored = self.objective.score(logits, given, examples)
+        chosen = self.objective.calibrated(logits, given, examples) if part == "validation" else self.objective
+        self.objective = chosen  # thresholds are those that the last validation chose
+        scored = chosen.score(chosen.answers(logits, given, examples), examples)
         self.log_dict({f"{part}_{name}": value for name, value in scored.metrics.items()}, prog_bar=True)
 
     def configure_optimizers(self) -> Any:

@@ -1,101 +1,45 @@
 """From a text to an answer with its links and its reasons, by the models of a finished run."""
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from seqeval.metrics.sequence_labeling import get_entities
 from transformers import PreTrainedModel
 
-from kg.errors import ConfigError, InputError
+from kg.errors import ConfigError, InputError, UserError
 from kg.linking import Linker
 from kg.snapshot import Snapshot
 from kg.types import Link
+from models.answer import Answer, Reason
 from models.bans import Bans
 from models.base import load_tokenizer, quiet
-from models.batch import PAIR, KnowledgeCollator, KnowledgeEncoder, keep_mentions
+from models.batch import PAIR, PARTS, KnowledgeCollator, KnowledgeEncoder, keep_links, shifted
 from models.entity_table import EntityTable
+from models.examples import Example
 from models.injection import knowledge_of
-from models.kgbert import (
-    KGBertForRelationClassification,
-    KGBertForSequenceClassification,
-    KGBertForTokenClassification,
-    KGBertModel,
+from models.objectives import (
+    KINDS,
+    QuestionAnswering,
+    Seq2SeqGeneration,
+    objective_of,
+    pair_positions,
+    spans_of_marks,
 )
-from models.objectives import pair_positions, spans_of_marks
+from models.objectives.answers import best_span
+from models.objectives.choice import encode_choices
 from models.recipe import Task, load_recipe
 from models.run import current_knowledge, read_manifest
-from models.words import Asked, Words, attribute, support_of
+from models.words import attribute, support_of
 
-CLASSES: Mapping[str, type[KGBertModel]] = {
-    "sequence_classification": KGBertForSequenceClassification,
-    "token_classification": KGBertForTokenClassification,
-    "relation_classification": KGBertForRelationClassification,
-}
 MAX_FACTS = 5
 BATCH = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """A stretch of the text that a token classifier found."""
-
-    start: int
-    end: int
-    text: str
-    label: str
-    probability: float
-    """Mean over its words."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reason:
-    """What the knowledge at one linked mention did to the answer."""
-
-    link: int
-    """Position in the links of the answer."""
-    influence: float
-    """Probability of the answer less what it is when this mention's knowledge alone is taken away; in [-1, 1]."""
-    without: str
-    """The label, or the spans as ``text:label``, when this mention's knowledge alone is taken away."""
-    attention: float
-    """Share of the token that let in most of it which went to this mention, over the fused layers; in [0, 1]."""
-    gate: float
-    """How far that token let in what it read; in [0, 1]."""
-    facts: tuple[str, ...]
-    """What the graph says of the entity, a few of the triples that the model was told of."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a model says of one text, and why."""
-
-    task: str
-    label: str | None
-    """Most probable label of the text; None for a task that labels words."""
-    probabilities: Mapping[str, float]
-    """Of each label of the text."""
-    spans: tuple[Span, ...]
-    """Found by a task that labels words."""
-    without_knowledge: str | None
-    """The label, or the spans as ``text:label``, when all knowledge is taken away."""
-    influence: float
-    """Probability of the answer less what it is then; single mentions may matter little where they say the same."""
-    links: tuple[Link, ...]
-    reasons: tuple[Reason, ...]
-    """Most influential first; mentions that the model reads, no others."""
-    words: Words | None = None
-    """None where they were not asked for."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The form that the command line and the HTTP API print."""
-        return {**asdict(self), "links": [link.as_json() for link in self.links]}
+Weights: TypeAlias = dict[int, tuple[float, float]]
+"""Attention and gate of each link, where most of it was let in."""
 
 
 class Predictor:
@@ -112,113 +56,136 @@ class Predictor:
         snapshot = encoder.linker.snapshot
         triples = snapshot.triples
         self.triples = triples if bans is None else triples[bans.kept(triples, snapshot)]
-        names: dict[int, str] = model.config.id2label  # type: ignore[assignment]
-        self.labels = tuple(names[index] for index in range(len(names)))
+        self.objective = objective_of(task.kind, model.config)
+        self.labels = self.objective.labels
         self.collate = KnowledgeCollator(tokenizer=encoder.tokenizer)
 
-    def predict(self, text: str, *, words: bool = False) -> Answer:
+    def predict(self, text: str, *, second: str = "", choices: Sequence[str] = (), words: bool = False) -> Answer:
         """Answer for one text; what is longer than the model reads is cut off.
 
         The text of a relation has marks around its head and its tail: ``@ Acme @ owns # Borealis #.``
 
         Args:
+            second: what is put to the text: a hypothesis, a question.
+            choices: of a task that chooses.
             words: say also what each word did; that takes as long as a hundred answers.
 
         Raises:
-            UserError: the text of a relation has no marks.
+            UserError: the text of a relation has no marks, or the task is asked for what its kind does not do.
         """
-        links, feature = self._linked(text)
-        mentions = range(len(feature["mention_links"]))
-        variants = [feature, keep_mentions(feature, [])]
-        variants += [keep_mentions(feature, [other for other in mentions if other != left]) for left in mentions]
-        probabilities, attention, gate = self._run(variants)
-        in_text = _words(text, feature["offsets"])
-        label, spans, asked = self._read(text, probabilities[0], in_text)
-        support = support_of(probabilities, asked).tolist()
-        without = [self._said(text, row, in_text) for row in probabilities[1:]]
+        self._check(second, choices, words)
+        example = Example(id="", text=text, second=second, choices=tuple(choices))
+        links, feature = self._linked(example)
+        read = sorted({link for part in feature.get(PARTS, [feature]) for link in part["mention_links"]})
+        variants = [feature, keep_links(feature, ())]
+        variants += [keep_links(feature, [other for other in read if other != left]) for left in read]
+        if isinstance(self.objective, Seq2SeqGeneration):
+            said, rows, weights = self._write(self.objective, variants)
+        else:
+            said, (rows, weights) = [text] * len(variants), self._run(variants)
+        readings = [self.objective.read(row, feature, given) for row, given in zip(rows, said, strict=True)]
+        answer = readings[0]
+        support = support_of(rows, answer.asked).tolist()
         reasons = [
             Reason(
                 link=link,
-                influence=round(support[0] - support[2 + mention], 4),
-                without=without[1 + mention],
-                attention=round(float(attention[mention]), 4),
-                gate=round(float(gate[mention]), 4),
+                influence=round(support[0] - support[2 + number], 4),
+                without=readings[2 + number].said,
+                attention=round(weights[link][0], 4),
+                gate=round(weights[link][1], 4),
                 facts=self._facts(links[link]),
             )
-            for mention, link in enumerate(feature["mention_links"])
+            for number, link in enumerate(read)
         ]
+        explained = None
+        if words:
+            joined = f"{text}\n{second}" if second else text
+            explained = attribute(self.model, self.collate, joined, feature, answer.asked, self.objective)
         return Answer(
             task=self.task.name,
-            label=label,
-            probabilities=self._probabilities(probabilities[0]) if label is not None else {},
-            spans=spans,
-            without_knowledge=without[0],
+            said=answer.said,
+            label=answer.label,
+            labels=answer.labels,
+            value=answer.value,
+            probabilities=answer.probabilities,
+            spans=answer.spans,
+            without_knowledge=readings[1].said,
             influence=round(support[0] - support[1], 4),
             links=tuple(links),
             reasons=tuple(sorted(reasons, key=lambda reason: -abs(reason.influence))),
-            words=attribute(self.model, self.collate, text, feature, asked) if words else None,
+            words=explained,
         )
 
-    def _linked(self, text: str) -> tuple[list[Link], dict[str, Any]]:
-        """The links of a text, and what the model reads of it."""
-        linker = self.encoder.linker
-        if self.task.kind != "relation_classification":
-            links = linker.link(text)
-            return links, self.encoder.encode_linked(text, links)
-        marked = spans_of_marks(text)
-        links = linker.link_spans(text, [(start + 2, end - 2) for start, end in marked])  # less mark and blank
-        whole = [replace(link, start=start, end=end) for link, (start, end) in zip(links, marked, strict=True)]
-        feature = self.encoder.encode_linked(text, whole)
-        return links, {**feature, PAIR: pair_positions(marked, feature["offsets"])}
+    def _check(self, second: str, choices: Sequence[str], words: bool) -> None:
+        objective, kind = self.objective, self.task.kind
+        wanted = "second" in objective.needs
+        if wanted and not second:
+            raise UserError(f"A task of the kind {kind} is asked of a text and a second: the hypothesis, the question.")
+        if second and not (wanted or objective.writes or objective.pairs):
+            raise UserError(f"A task of the kind {kind} reads one text; leave second out.")
+        if ("choices" in objective.needs) != bool(choices):
+            do = "name some" if not choices else "leave them out"
+            raise UserError(f"The choices are {list(choices)}, which a task of the kind {kind} cannot use: {do}.")
+        if words and not objective.explains_words:
+            raise UserError(f"What each word did is not told of the kind {kind}; ask without words.")
 
-    def _run(
-        self, variants: Sequence[Mapping[str, Any]]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Probabilities of each variant; for the first one attention and gate where most of each mention was let in."""
-        parts, mentions = [], len(variants[0]["mention_links"])
-        attention, gate = np.zeros(mentions, dtype=np.float32), np.zeros(mentions, dtype=np.float32)
+    def _linked(self, example: Example) -> tuple[list[Link], dict[str, Any]]:
+        """The links of a text and what is put to it, and what the model reads of both."""
+        linker, objective, text = self.encoder.linker, self.objective, example.text
+        if self.task.kind == "relation_classification":
+            marked = spans_of_marks(text)
+            links = linker.link_spans(text, [(start + 2, end - 2) for start, end in marked])  # less mark and blank
+            whole = [replace(link, start=start, end=end) for link, (start, end) in zip(links, marked, strict=True)]
+            feature = self.encoder.encode_linked(text, whole)
+            return links, {**feature, PAIR: pair_positions(marked, feature["offsets"])}
+        of_text, of_second, *of_choices = linker.link_batch([text, example.second, *example.choices])
+        behind = len(text) + 1
+        links = [*of_text, *shifted(of_second, behind)]
+        if example.choices:
+            feature = encode_choices(example, [of_text, of_second, *of_choices], self.encoder)
+            behind += len(example.second) + bool(example.second)
+            return [*links, *(link for found in of_choices for link in shifted(found, behind))], feature
+        if isinstance(objective, Seq2SeqGeneration):
+            return links, objective.source(example, links, self.encoder)
+        if not objective.pairs:
+            return links, self.encoder.encode_linked(text, links)
+        asks = isinstance(objective, QuestionAnswering)
+        windows = self.encoder.encode_pair(text, example.second, links, question_first=asks)
+        if len(windows) == 1:
+            return links, windows[0]
+        rows = objective.predict(self.model, windows, self.collate)
+        scores = [best_span(row, window["offsets"], len(text))[0] for row, window in zip(rows, windows, strict=True)]
+        return links, windows[int(np.argmax(scores))]
+
+    def _run(self, variants: Sequence[dict[str, Any]]) -> tuple[NDArray[np.float32], Weights]:
+        """Probabilities of each variant, and what the first one read of each link."""
+        rows: list[NDArray[np.float32]] = []
+        weights: Weights = {}
         with torch.inference_mode():
             for start in range(0, len(variants), BATCH):
                 output = self.model(**self.collate(variants[start : start + BATCH]))
-                parts.append(torch.softmax(output.logits.float(), dim=-1).numpy())
-                if start == 0 and mentions:
-                    reads = list(knowledge_of(output).values())
-                    reading = torch.cat([read.reading[0] for read in reads])  # [layers x seq, mentions]
-                    let_in = torch.cat([read.gate[0].abs() for read in reads])  # [layers x seq]
-                    most = (reading * let_in[:, None]).argmax(0)
-                    attention, gate = reading[most, range(mentions)].numpy(), let_in[most].numpy()
-        return np.concatenate(parts), attention, gate
+                raw = self.objective.raw(output)
+                if PARTS in variants[0]:
+                    raw = raw.reshape(-1, len(variants[0][PARTS]))
+                rows.append(self.objective.probabilities(raw).numpy())
+                weights = weights or _weights(output, variants[0])
+        return np.concatenate(rows), weights
 
-    def _read(
-        self, text: str, probabilities: NDArray[np.float32], words: Sequence[tuple[int, int, int]]
-    ) -> tuple[str | None, tuple[Span, ...], Asked]:
-        """Label or spans, and where their probabilities stand."""
-        if self.task.kind != "token_classification":
-            best = int(probabilities.argmax())
-            return self.labels[best], (), ([best],)
-        tokens = [token for token, _, _ in words]
-        best_tags = probabilities[tokens].argmax(-1)
-        given = probabilities[tokens, best_tags]
-        found = get_entities([self.labels[index] for index in best_tags])
-        spans = tuple(
-            Span(
-                start=words[first][1],
-                end=words[last][2],
-                text=text[words[first][1] : words[last][2]],
-                label=label,
-                probability=round(float(given[first : last + 1].mean()), 4),
-            )
-            for label, first, last in found
-        )
-        within = [word for _, first, last in found for word in range(first, last + 1)] or list(range(len(tokens)))
-        return None, spans, ([tokens[word] for word in within], [int(best_tags[word]) for word in within])
-
-    def _said(self, text: str, probabilities: NDArray[np.float32], words: Sequence[tuple[int, int, int]]) -> str:
-        label, spans, _ = self._read(text, probabilities, words)
-        return label if label is not None else "; ".join(f"{span.text}:{span.label}" for span in spans)
-
-    def _probabilities(self, row: NDArray[np.float32]) -> dict[str, float]:
-        return {label: round(float(value), 4) for label, value in zip(self.labels, row, strict=True)}
+    def _write(
+        self, objective: Seq2SeqGeneration, variants: Sequence[dict[str, Any]]
+    ) -> tuple[list[str], NDArray[np.float32], Weights]:
+        """What each variant writes, how probable it finds each token that the first one wrote, and what that read."""
+        written = objective.write(self.model, variants, self.collate)
+        forced = [objective.with_target(variant, written[0]) for variant in variants]
+        rows: list[NDArray[np.float32]] = []
+        weights: Weights = {}
+        with torch.inference_mode():
+            for start in range(0, len(forced), BATCH):
+                batch = objective.forced(self.collate(forced[start : start + BATCH]), self.model)
+                output = self.model(**batch)
+                rows.append(objective.token_probabilities(output, written[0]).numpy())
+                weights = weights or _weights(output, variants[0])
+        return [objective.text(ids, self.collate) for ids in written], np.concatenate(rows), weights
 
     def _facts(self, link: Link) -> tuple[str, ...]:
         snapshot = self.encoder.linker.snapshot
@@ -227,6 +194,22 @@ class Predictor:
         about = triples[(triples[:, 0] == entity) | (triples[:, 2] == entity)]
         own_first = about[np.argsort(about[:, 0] != entity, kind="stable")][:MAX_FACTS]
         return tuple(f"{snapshot.names[h]} –{snapshot.relations[r]}→ {snapshot.names[t]}" for h, r, t in own_first)
+
+
+def _weights(output: Any, feature: Mapping[str, Any]) -> Weights:
+    """Of the first feature of a batch, in whose parts a link may stand several times."""
+    weights: Weights = {}
+    most_let_in: dict[int, float] = {}
+    reads = list(knowledge_of(output).values())
+    for row, part in enumerate(feature.get(PARTS, [feature])):
+        for mention, link in enumerate(part["mention_links"]):
+            reading = torch.cat([read.reading[row][:, mention] for read in reads])  # [layers x seq]
+            gate = torch.cat([read.gate[row].abs() for read in reads])
+            most = int((reading * gate).argmax())
+            if float(reading[most] * gate[most]) >= most_let_in.get(link, -1.0):
+                most_let_in[link] = float(reading[most] * gate[most])
+                weights[link] = float(reading[most]), float(gate[most])
+    return weights
 
 
 def load_predictors(run: Path) -> dict[str, Predictor]:
@@ -254,7 +237,7 @@ def load_predictors(run: Path) -> dict[str, Predictor]:
         folder = run / "model" if position == 0 else run / "model" / task.name
         try:
             with quiet():
-                model = CLASSES[task.kind].from_pretrained(folder)
+                model = KINDS[task.kind].kgbert_class.from_pretrained(folder)
                 model.set_table(table)
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -277,13 +260,3 @@ def choose(predictors: Mapping[str, Predictor], task: str | None) -> Predictor:
     if task not in predictors:
         raise ConfigError(f"The run has no task {task!r}; it has {', '.join(predictors)}.")
     return predictors[task]
-
-
-def _words(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(first token, start, end) of each word that has a token; words and single marks, as the tasks are split."""
-    first_token: dict[int, int] = {}
-    for token, (start, end) in enumerate(offsets):
-        if end > start:
-            first_token.setdefault(start, token)
-    spans = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
-    return [(first_token[start], start, end) for start, end in spans if start in first_token]

@@ -14,6 +14,7 @@ from models.arms import ARMS, Arm
 from models.cleaning import Cleaning
 from models.fusion import FusionConfig
 from models.gnn import GNNConfig
+from models.table_reader import Columns
 
 RECIPES = Path(__file__).parent / "recipes"
 _STRICT = ConfigDict(extra="forbid")
@@ -80,6 +81,12 @@ class Training:
     """Word embeddings stay as they are: halves a step at 32 tokens."""
     frozen_layers: int = 0
     """Lowest blocks that stay as they are, embeddings too; what they give is computed once for all epochs."""
+    lora_rank: int = 0
+    """Above 0 only matrices of this rank beside those of the blocks are trained, besides all that starts untrained."""
+    class_weights: Literal["balanced"] | None = None
+    """Labels weigh as much as they are rare among the training examples."""
+    patience: int = 0
+    """Epochs without a better validation score after which training stops; the best weights are kept. 0: never."""
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
@@ -132,6 +139,17 @@ class MapTuning(Training):
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
+class Decoding:
+    """How a task that writes does it."""
+
+    max_tokens: int = 64
+    """Tokens of a text that is written; longer ones are cut in training, too."""
+    num_beams: int = 1
+    no_repeat: int = 3
+    """No run of so many tokens is written twice; 0 allows it."""
+
+
+@checked(frozen=True, kw_only=True, config=_STRICT)
 class Task:
     """One fine-tuning task; the first of a recipe is the one that is served."""
 
@@ -151,6 +169,11 @@ class Task:
     reader: str
     """Key of ``models.data.READERS``."""
     path: str
+    columns: Columns = field(default_factory=Columns)
+    """Of the reader ``table``: what the fields of an example are called there."""
+    folds: int = 0
+    """With 2 or more, all examples are tested, each by a model that was trained on the other folds."""
+    decoding: Decoding = field(default_factory=Decoding)
     training: Training = field(default_factory=Training)
     max_train: int | None = None
     """Use no more training examples than this."""
@@ -193,6 +216,16 @@ class Recipe:
             raise ValueError(f"tasks need names of their own that can name files, got {names}")
         if any(count < 1 for task in self.tasks for count in task.shots):
             raise ValueError("shots are labelled examples a class, expected 1 or more; without any shots all are used")
+        for task in self.tasks:
+            task_says = f"task {task.name}: "
+            if task.training.class_weights and "classification" not in task.kind:
+                raise ValueError(f"{task_says}class_weights weigh labels, which a task of kind {task.kind} has not")
+            if task.folds and (task.folds < 2 or task.shots):
+                raise ValueError(f"{task_says}folds is {task.folds}, expected 2 or more, and no shots beside it")
+            if task.reader != "table" and task.columns != Columns():
+                raise ValueError(f"{task_says}columns are of the reader table; {task.reader} knows its own")
+            if task.training.lora_rank < 0 or task.training.patience < 0:
+                raise ValueError(f"{task_says}lora_rank and patience are 0 or more")
         if "text" in self.arms and any(task.kind == "token_classification" for task in self.tasks):
             raise ValueError("the arm text writes facts behind a text, where a token_classification task has no tags")
         if self.seeds < 1:
@@ -240,6 +273,20 @@ def load_recipe(name: str) -> Recipe:
         return parse_recipe(tomllib.loads(path.read_text(encoding="utf-8")), place=str(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
+
+
+def load_settings(file: Path) -> dict[str, dict[str, Any]]:
+    """Training settings by task, of a file that says no more than these; none where there is no such file.
+
+    Raises:
+        ConfigError: it is not TOML of that form.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        return {task["name"]: task["training"] for task in tomllib.loads(file.read_text(encoding="utf-8"))["tasks"]}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file}: expected [[tasks]] with a name and training: {error}") from error
 
 
 def parse_recipe(values: dict[str, Any], *, place: str) -> Recipe:

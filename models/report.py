@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from models.objectives import METRICS
+from models.objectives import METRICS, UNSCALED
 from models.plots import draw_confusion, draw_curve, draw_losses, draw_reliability, draw_scores
 from models.proof import SMALLEST_SLICE, Counts, Verdict, judge, labels_needed, mean_and_deviation, score
 from models.rerank.confidence import expected_error, reliability
@@ -161,7 +161,9 @@ def checks_of(summary: Mapping[str, Any]) -> list[str]:
 
 def table_of(task: str, summary: Mapping[str, Any]) -> Table:
     """Arms by metrics, mean ± deviation in points; what an F1 is made of is in ``metrics.json``."""
-    metrics = [name for name in next(iter(summary["arms"].values()))["mean"] if name not in ("precision", "recall")]
+    metrics = [
+        name for name in next(iter(summary["arms"].values()))["mean"] if name not in ("precision", "recall", *UNSCALED)
+    ]
     table = Table(title=f"{task} ({summary['test_examples']} test examples, {summary['test_examples_linked']} linked)")
     table.add_column("arm")
     for metric in metrics:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kg.api.gate import GatedRouter
     from models.predictor import Predictor
 
+MAX_CHOICES = 16
 WORKERS, QUEUE, DEADLINE_S = 2, 32, 30
 """Predictions at the same time, requests that may wait for that, and seconds until an answer."""
 
@@ -27,7 +28,8 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "GatedRouter":
     from kg.api.links import EXAMPLE, LinkView, Text
     from kg.api.problems import problems
     from kg.errors import ConfigError
-    from models.predictor import Answer, choose
+    from models.answer import Answer
+    from models.predictor import choose
 
     tasks = ", ".join(predictors)
 
@@ -36,6 +38,8 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "GatedRouter":
 
         model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": EXAMPLE}]})
         text: Text
+        second: Text = Field("", description="What is put to the text: a hypothesis, a question.")
+        choices: list[Text] = Field([], max_length=MAX_CHOICES, description="What to choose from, for such a task.")
         task: str | None = Field(None, description=f"One of {tasks}; default the first.")
 
     class SpanView(BaseModel):
@@ -67,7 +71,10 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "GatedRouter":
         """The answer, its links (offsets in code points), and which of them moved it, strongest first."""
 
         task: str
+        said: str = Field(description="The answer in a line, whatever its kind.")
         label: str | None
+        labels: list[str]
+        value: float | None
         probabilities: dict[str, float]
         spans: list[SpanView]
         without_knowledge: str | None = Field(description="The answer when all knowledge is taken away.")
@@ -86,7 +93,7 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "GatedRouter":
             predictor = choose(predictors, request.task)
         except ConfigError as error:
             raise HTTPException(422, str(error)) from error
-        found: Answer = predictor.predict(request.text)
+        found: Answer = predictor.predict(request.text, second=request.second, choices=request.choices)
         moved_by = [
             {
                 "link": reason.link,

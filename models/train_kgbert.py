@@ -34,12 +34,12 @@ class _Common:
     drop_gold_edges: bool = False
     """Likewise every edge between two entities that an example asks the relation of."""
 
-    def _stages(self, recipe_name: str | None, last: str) -> None:
+    def _stages(self, recipe_name: str | None, last: str, *, trials: int = 0) -> None:
         """Run every stage up to ``last`` that is not finished yet."""
         from kg.settings import Settings
         from models.stages import run_stages
 
-        run_stages(self._open(recipe_name), Settings.from_env(), last=last)
+        run_stages(self._open(recipe_name), Settings.from_env(), last=last, trials=trials)
 
     def _open(self, recipe_name: str | None) -> "Run":
         from kg.settings import Settings
@@ -95,6 +95,17 @@ class Pretrain(_Stage):
 @dataclass(frozen=True, kw_only=True)
 class Finetune(_Stage):
     """Fine-tune the fused model on the tasks of the recipe."""
+
+    search: int = 0
+    """Try so many settings of each task on its validation examples first, and train with the best; goes on with a
+    search that was interrupted."""
+
+    def run(self) -> None:
+        from kg.errors import ConfigError
+
+        if self.search < 0:
+            raise ConfigError(f"--search is {self.search}, expected the number of settings to try.")
+        self._stages(self.recipe, "finetune", trials=self.search)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -185,6 +185,7 @@ def fit(
     is_fresh: Callable[[str], bool],
     report: Callable[[float], None] = lambda share: None,
     prepare: Callable[[dict[str, Any], int], dict[str, Any]] = lambda feature, draw: feature,
+    loss: Callable[..., Any] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Trained:
     """Train ``model`` in place, going on from the newest complete checkpoint in ``folder``.
@@ -197,6 +198,7 @@ def fit(
         is_fresh: True for the parameter names that take ``config.head_learning_rate``.
         report: called after each step with the share of all steps that is done.
         prepare: masks or hides parts of an example; gets a number that is different for each time an example is seen.
+        loss: what is minimised, of a model's output and the labels; None: what the model itself computes.
     """
     passes = Passes(features, config, seed=seed, prepare=prepare)
     steps = -(-len(passes) // config.batch_size)
@@ -237,6 +239,7 @@ def fit(
         args=arguments,
         train_dataset=passes,
         data_collator=collate,
+        compute_loss_func=loss,
         callbacks=watching,
         head_learning_rate=config.head_learning_rate,
         is_fresh=is_fresh,

@@ -4,18 +4,17 @@ import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from models.batch import KnowledgeCollator
+from models.objectives import Asked, Objective
 
 BATCH = 16
 STEPS, TOLERANCE = (32, 128, 512), 0.005
 """Steps of integrated gradients, the next number where the attributions miss their sum by more than this."""
-Asked: TypeAlias = tuple[list[int], ...]
-"""Where the probabilities of an answer stand: ``[labels]``, or ``[tokens], [labels]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +40,19 @@ class Words:
 
 
 def attribute(
-    model: PreTrainedModel, collate: KnowledgeCollator, text: str, feature: Mapping[str, Any], asked: Asked
+    model: PreTrainedModel,
+    collate: KnowledgeCollator,
+    text: str,
+    feature: Mapping[str, Any],
+    asked: Asked,
+    objective: Objective,
 ) -> Words:
     """Integrated gradients of the answer's probability over the word embeddings, from masks to the words.
 
     They go in as ``inputs_embeds``: a hook on the embedding layer would be seen by other threads.
+
+    Args:
+        objective: reads the probabilities of which ``asked`` names some out of what the model gives.
     """
     from captum.attr import IntegratedGradients
 
@@ -64,8 +71,8 @@ def attribute(
 
     def probability(embeddings: torch.Tensor) -> torch.Tensor:
         batch = {name: value.expand(len(embeddings), *value.shape[1:]) for name, value in inputs.items()}
-        logits = model(inputs_embeds=embeddings, **batch).logits.float()
-        support: torch.Tensor = support_of(torch.softmax(logits, dim=-1), asked)
+        output = model(inputs_embeds=embeddings, **batch)
+        support: torch.Tensor = support_of(objective.probabilities(objective.raw(output)), asked)
         return support
 
     embed = model.get_input_embeddings()

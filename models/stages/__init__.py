@@ -3,6 +3,7 @@
 from kg.settings import Settings
 from models.run import Run
 from models.stages import evaluate, finetune, gnn, pretrain
+from models.stages.search import search
 
 STAGES = {
     "gnn": gnn.run_stage,
@@ -12,9 +13,15 @@ STAGES = {
 }
 
 
-def run_stages(run: Run, settings: Settings, *, last: str) -> None:
-    """Run every stage up to ``last`` that this run has not finished; ``last`` itself always looks again."""
+def run_stages(run: Run, settings: Settings, *, last: str, trials: int = 0) -> None:
+    """Run every stage up to ``last`` that this run has not finished; ``last`` itself always looks again.
+
+    Args:
+        trials: settings to try before fine-tuning.
+    """
     for name, run_stage in STAGES.items():
+        if name == "finetune" and trials:
+            search(run, settings, trials)
         if name == last or not run.done(name) or (name == "pretrain" and _lacks_an_arm(run)):
             run_stage(run, settings)
         if name == last:

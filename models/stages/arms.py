@@ -1,14 +1,12 @@
 """The arms of a comparison: one model each, the same in all but the knowledge that it is given."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import nn
 from transformers import set_seed
@@ -16,15 +14,15 @@ from transformers import set_seed
 from kg.linking import Linker
 from models.arms import WITHOUT_KNOWLEDGE, Arm
 from models.base import load_base, load_tokenizer
-from models.batch import KnowledgeEncoder, batches_by_length
+from models.batch import KnowledgeEncoder
 from models.entity_table import EntityTable
-from models.frozen import Collate
 from models.recipe import Recipe, Training
 
 GROUPS = "groups.safetensors"
 """Beside a table: a number for each entity, the same for those of one type and like degree."""
 SHUFFLE_SEED = 20
 """One permutation for all seeds: its pretraining is done once, as for the real table."""
+_FRESH = re.compile(r"knowledge_attention|classifi|qa_outputs|crossattention|cls\.predictions\.transform|\bscore\.")
 TABLES: Mapping[Arm, str] = {"types": "types", "descriptions": "descriptions", "unbanned": "unbanned"}
 """Arms with an entity table of their own, and its folder in ``tables/``; the others read ``table/``."""
 
@@ -95,8 +93,8 @@ def with_vocabulary(run_path: Path, recipe: Recipe) -> Recipe:
 
 
 def is_fresh(name: str) -> bool:
-    """True for parameters that no pretrained model brings: fusion blocks and task heads."""
-    return any(part in name for part in ("knowledge_attention", "classifier", "cls.predictions.transform"))
+    """True for parameters that no pretrained model brings: fusion blocks, task heads, what joins two models in one."""
+    return _FRESH.search(name) is not None
 
 
 @cache
@@ -105,19 +103,3 @@ def text_encoder(run_path: Path, base: str, snapshot: str, max_length: int) -> K
     table = EntityTable.load(run_path / "table")
     linker = Linker.load(run_path / snapshot)
     return KnowledgeEncoder(load_tokenizer(base), linker, table, max_length=max_length)
-
-
-def predict_logits(
-    model: nn.Module, features: Sequence[dict[str, Any]], collate: Collate, *, batch_size: int = 32
-) -> list[NDArray[np.float32]]:
-    """Logits of each example in the order given; token-wise ones are cut to the example's own length."""
-    model.eval()
-    logits: dict[int, NDArray[np.float32]] = {}
-    with torch.inference_mode():
-        for indices in batches_by_length(features, batch_size):
-            batch = collate([features[index] for index in indices])
-            batch.pop("labels", None)
-            output = model(**batch).logits.float().numpy()
-            for index, row in zip(indices, output, strict=True):
-                logits[index] = row[: len(features[index]["input_ids"])] if row.ndim > 1 else row
-    return [logits[index] for index in range(len(features))]

@@ -15,6 +15,7 @@ from models.recipe import Task, resolve_path
 from models.report import write_report
 from models.run import Run
 from models.stages.finetune import task_job
+from models.stages.found import searched
 from models.stages.jobs import run_jobs
 
 console = Console(stderr=True)
@@ -28,7 +29,7 @@ def run_stage(run: Run, settings: Settings) -> None:
         console.print(f"{arm:>14}: {ARM_SUMMARIES[arm]}", soft_wrap=True)
     jobs = [
         task_job(run, settings, task, arm, seed=seed)
-        for whole in recipe.tasks
+        for whole in searched(run)
         for task in whole.at_shots()
         for seed in range(recipe.seeds)
         for arm in recipe.arms
@@ -44,7 +45,7 @@ def run_stage(run: Run, settings: Settings) -> None:
 
 def tf_idf(run: Run, settings: Settings, task: Task) -> dict[str, Any]:
     """Words and word pairs with logistic regression: on topical texts a serious rival, so it is always shown."""
-    splits = read_task(task.reader, resolve_path(task.path, settings.data))
+    splits = read_task(task.reader, resolve_path(task.path, settings.data), task.columns)
     train = splits.train[: task.max_train] if task.max_train else splits.train
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1000)

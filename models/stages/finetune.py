@@ -1,38 +1,35 @@
 """Third stage: the fused model on each task, and the one training that every arm of every task goes through."""
 
-import random
+import json
 import shutil
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
-from scipy.special import softmax
 from torch import nn
 
+from kg.errors import ConfigError
 from kg.settings import Settings
 from models.arms import Arm
-from models.bans import Bans
 from models.base import quiet
 from models.batch import KnowledgeCollator, hide_mentions, wrong_links
-from models.data import read_task
-from models.examples import Example, Splits
-from models.facts import FACT_TOKENS, Facts
+from models.examples import Splits
 from models.frozen import STATES, Collate, freeze_lower, lower_digest, lower_known, lower_states
-from models.objectives import Objective, objective_for
+from models.lora import linear_layers, low_rank
+from models.objectives import Objective
 from models.proof import score
 from models.recipe import Task, resolve_path
 from models.run import Run, aside, write_json
-from models.stages.arms import arm_table, build_model, is_fresh, predict_logits, taught, text_encoder, with_vocabulary
+from models.stages.arms import arm_table, build_model, is_fresh, taught, text_encoder, with_vocabulary
+from models.stages.found import searched
 from models.stages.jobs import RESULT, Job, Report, run_jobs
+from models.stages.taskdata import Division, Prepared, any_of_example, draw, folds_of, prepared, seen
+from models.stopping import EarlyStopping
 from models.trainer import fit
 
 console = Console(stderr=True)
@@ -44,12 +41,13 @@ WRONG_LINKS = (0.1, 0.3, 0.5)
 def run_stage(run: Run, settings: Settings) -> None:
     """Leave the fused model of each task in ``model/`` (the first task) and ``model/<task>/`` (the others)."""
     console.rule("finetune: the fused model on each task")
-    jobs = [task_job(run, settings, task.at_shots()[-1], "fused", seed=0) for task in run.recipe.tasks]
+    tasks = searched(run)
+    jobs = [task_job(run, settings, task.at_shots()[-1], "fused", seed=0) for task in tasks]
     results = run_jobs(run, jobs)
     with aside(run.path / "model") as folder:
         for position, job in enumerate(jobs):
-            task = run.recipe.tasks[position].name
-            shutil.copytree(job.folder / "model", folder if position == 0 else folder / task, dirs_exist_ok=True)
+            to = folder if position == 0 else folder / tasks[position].name
+            shutil.copytree(job.folder / "model", to, dirs_exist_ok=True)
     for result in results:
         console.print(f"{result['task']}: {_said(result['metrics'])}")
     run.finish("finetune", {result["task"]: result["metrics"] for result in results})
@@ -84,12 +82,112 @@ def train_task(
     path: Path,
     arm: Arm,
     seed: int,
+    validate_only: bool = False,
 ) -> dict[str, Any]:
-    """Train, test, keep the answers; the weights are kept for the fused model's first seed only."""
+    """Train, test, keep the answers; the weights are kept for the fused model's first seed only, and its first fold.
+
+    Args:
+        validate_only: leave no more than the validation score: the test is not for choosing settings.
+    """
     started = time.monotonic()
     recipe = with_vocabulary(run_path, recipe)
-    splits, objective, encoded = prepared(run_path, recipe.base, snapshot, task, path, facts=arm == "text")
-    drawn = draw(splits.train, task, seed=seed)
+    data = prepared(run_path, recipe.base, snapshot, task, path, facts=arm == "text")
+    if task.folds:
+        divisions = folds_of(data.examples, task.folds, seed=seed)
+    else:
+        divisions = [replace(data.division, train=draw(data.examples, data.division.train, task, seed=seed))]
+    outcomes = []
+    for number, division in enumerate(divisions):
+        own = folder / f"fold-{number}" if task.folds else folder
+        file = own / "outcome.json"
+        if not (task.folds and file.is_file()):
+            outcome = _train_once(
+                data,
+                division,
+                own / "train",
+                lambda share, before=number: report((before + share) / len(divisions)),  # type: ignore[misc]
+                run_path=run_path,
+                recipe=recipe,
+                snapshot=snapshot,
+                task=task,
+                arm=arm,
+                seed=seed,
+                model_folder=folder / "model" if (arm, seed, number, validate_only) == ("fused", 0, 0, False) else None,
+                validate_only=validate_only,
+            )
+            write_json(file, outcome)
+        outcomes.append(json.loads(file.read_text(encoding="utf-8")))
+    names = outcomes[0]["validation"]
+    result = {
+        "task": task.name,
+        "shots": task.shots[0] if task.shots else None,
+        "arm": arm,
+        "seed": seed,
+        "main_metric": data.objective.main_metric,
+        "validation": {name: sum(one["validation"][name] for one in outcomes) / len(outcomes) for name in names},
+        "losses": outcomes[0]["losses"],
+        "train_examples": outcomes[0]["train_examples"],
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if not validate_only:
+        result |= _tested(data, divisions, outcomes)
+    write_json(folder / RESULT, result)
+    for number in range(len(divisions)):
+        shutil.rmtree(folder / f"fold-{number}", ignore_errors=True)
+    (folder / "outcome.json").unlink(missing_ok=True)
+    return result
+
+
+def _tested(data: Prepared, divisions: Sequence[Division], outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The answers of all folds in the order of their examples, and what they score together."""
+    places = [place for division in divisions for place in division.test]
+    order = sorted(range(len(places)), key=places.__getitem__)
+    examples = [data.examples[places[index]] for index in order]
+
+    def together(lists: Iterable[list[Any]]) -> list[Any]:
+        joined = [value for values in lists for value in values]
+        return [joined[index] for index in order]
+
+    objective = data.objective
+    test = objective.score(together(one["answers"] for one in outcomes), examples)
+    corrupted = {}
+    for share in outcomes[0]["corrupted"]:
+        answers = together(one["corrupted"][share] for one in outcomes)
+        corrupted[share] = objective.score(answers, examples).metrics[objective.main_metric]
+    assert abs(float(score(test.counts[None])[0]) - test.metrics[objective.main_metric]) < 1e-6
+    return {
+        "metrics": dict(test.metrics),
+        "counts": test.counts.tolist(),
+        "linked": together(one["linked"] for one in outcomes),
+        "seen": together(one["seen"] for one in outcomes),
+        "corrupted": corrupted,
+        "predictions": test.predictions,
+        "confidences": together(one["confidences"] for one in outcomes) if outcomes[0]["confidences"] else None,
+        "labels": objective.labels,
+        "confusion": None if test.confusion is None else test.confusion.tolist(),
+    }
+
+
+def _train_once(
+    data: Prepared,
+    division: Division,
+    folder: Path,
+    report: Report,
+    *,
+    run_path: Path,
+    recipe: Any,
+    snapshot: str,
+    task: Task,
+    arm: Arm,
+    seed: int,
+    model_folder: Path | None,
+    validate_only: bool,
+) -> dict[str, Any]:
+    """Train one model, choose its thresholds by the validation examples, and let it answer the tested ones."""
+    training, objective = task.training, data.objective
+    validation, tested = ([data.examples[at] for at in part] for part in (division.validation, division.test))
+    if not validation and (training.patience or validate_only):
+        raise ConfigError(f"task {task.name}: early stopping and searching need validation examples; there are none.")
     table = arm_table(run_path, arm)
     model = build_model(
         recipe,
@@ -98,63 +196,72 @@ def train_task(
         kgbert_class=objective.kgbert_class,
         seed=seed,
         warm_start=taught(run_path, arm),
-        training=task.training,
-        num_labels=len(objective.labels),
-        id2label=dict(enumerate(objective.labels)),
-        label2id={label: index for index, label in enumerate(objective.labels)},
+        training=training,
+        **objective.options(),
     )
-    encoder = text_encoder(run_path, recipe.base, snapshot, task.training.max_length)
-    plain_collate = KnowledgeCollator(tokenizer=encoder.tokenizer, with_knowledge=table is not None)
-    labelled = {**encoded, "train": [encoded["train"][index] for index in drawn]}
-    with from_frozen(model, labelled, plain_collate, task.training.frozen_layers) as (features, collate):
-        trained = fit(
-            model,
-            features["train"],
-            collate,
-            task.training,
-            seed=seed,
-            folder=folder / "train",
-            is_fresh=is_fresh,
-            report=report,
-            prepare=lambda feature, number: hide_mentions(feature, task.training.entity_dropout, number),
+    tokenizer = text_encoder(run_path, recipe.base, snapshot, training.max_length).tokenizer
+    plain_collate = KnowledgeCollator(tokenizer=tokenizer, with_knowledge=table is not None)
+    freeze_lower(model, training.frozen_layers)
+    layers = linear_layers(model, is_fresh) if training.lora_rank else []
+    encoded = {part: data.of(getattr(division, part)) for part in Splits.PARTS}
+    corrupted = {}
+    with from_frozen(model, encoded, plain_collate, training.frozen_layers if objective.from_states else 0) as (
+        features,
+        collate,
+    ):
+
+        def validated() -> tuple[Objective, Mapping[str, float]]:
+            outputs = objective.predict(model, features["validation"], collate)
+            chosen = objective.calibrated(outputs, features["validation"], validation)
+            return chosen, chosen.score(chosen.answers(outputs, features["validation"], validation), validation).metrics
+
+        stopping = EarlyStopping(
+            lambda: validated()[1][objective.main_metric],
+            epoch_steps=len(features["train"]) / training.batch_size,
+            patience=training.patience,
+            folder=folder,
         )
-        logits = {name: predict_logits(model, features[name], collate) for name in ("validation", "test")}
-        scored = {name: objective.score(logits[name], features[name], getattr(splits, name)) for name in logits}
-        corrupted = {}
-        if arm == "fused" and table is not None:
-            for share in WRONG_LINKS:
-                wrong = [wrong_links(f, share, len(table.ids), number) for number, f in enumerate(features["test"])]
-                answers = objective.score(predict_logits(model, wrong, collate), wrong, splits.test)
-                corrupted[str(share)] = answers.metrics[objective.main_metric]
-    if arm == "fused" and seed == 0:
-        with aside(folder / "model") as part, quiet():
+        with low_rank(model, training.lora_rank, layers, is_fresh=is_fresh):
+            trained = fit(
+                model,
+                features["train"],
+                collate,
+                training,
+                seed=seed,
+                folder=folder,
+                is_fresh=is_fresh,
+                report=report,
+                prepare=lambda feature, number: hide_mentions(feature, training.entity_dropout, number),
+                loss=objective.loss(features["train"], balanced=training.class_weights == "balanced"),
+                callbacks=[stopping] if training.patience else [],
+            )
+        chosen, metrics = validated() if validation else (objective, {})
+        answers: list[Any] = []
+        confidences = None
+        if not validate_only:
+            outputs = objective.predict(model, features["test"], collate)
+            answers, confidences = chosen.answers(outputs, features["test"], tested), chosen.confidences(outputs)
+            if arm == "fused" and table is not None:
+                for share in WRONG_LINKS:
+                    wrong = [wrong_links(f, share, len(table.ids), number) for number, f in enumerate(features["test"])]
+                    outputs = objective.predict(model, wrong, collate)
+                    corrupted[str(share)] = chosen.answers(outputs, wrong, tested)
+    if model_folder is not None:
+        model.config.objective = chosen.state()  # type: ignore[union-attr]
+        with aside(model_folder) as part, quiet():
             model.save_pretrained(part)  # type: ignore[operator]
-            encoder.tokenizer.save_pretrained(part)
-    shutil.rmtree(folder / "train", ignore_errors=True)
-    test = scored["test"]
-    result = {
-        "task": task.name,
-        "shots": task.shots[0] if task.shots else None,
-        "arm": arm,
-        "seed": seed,
-        "main_metric": objective.main_metric,
-        "metrics": dict(test.metrics),
-        "validation": dict(scored["validation"].metrics),
-        "counts": test.counts.tolist(),
-        "linked": [bool(feature["mention_entities"]) for feature in features["test"]],
-        "seen": seen(features["train"], features["test"]),
+            tokenizer.save_pretrained(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    return {
+        "validation": dict(metrics),
+        "answers": answers,
+        "confidences": confidences,
         "corrupted": corrupted,
-        "predictions": test.predictions,
-        "confidences": None if test.confusion is None else confidences(logits["test"]),
-        "labels": objective.labels,
-        "confusion": None if test.confusion is None else test.confusion.tolist(),
+        "linked": any_of_example([bool(feature["mention_entities"]) for feature in features["test"]], features["test"]),
+        "seen": any_of_example(seen(features["train"], features["test"]), features["test"]),
         "losses": trained.losses,
-        "train_examples": len(features["train"]),
-        "seconds": round(time.monotonic() - started, 1),
+        "train_examples": len(division.train),
     }
-    assert abs(float(score(test.counts[None])[0]) - test.metrics[objective.main_metric]) < 1e-6
-    write_json(folder / RESULT, result)
-    return result
 
 
 _lower: dict[tuple[str, int], torch.Tensor] = {}
@@ -179,81 +286,6 @@ def from_frozen(
         known[part] = [{**feature, STATES: _lower[digest, id(feature)]} for feature in features]
     with lower_known(model, collate, layers) as collate_known:
         yield known, collate_known
-
-
-def confidences(logits: Sequence[NDArray[np.float32]]) -> list[float]:
-    """Probability of the label that is answered for each text."""
-    return [round(float(row), 4) for row in softmax(np.stack(logits), axis=-1).max(-1)]
-
-
-def some(examples: tuple[Example, ...], most: int | None) -> tuple[Example, ...]:
-    """``most`` of the examples at random, always the same, in their order."""
-    if most is None or len(examples) <= most:
-        return examples
-    return tuple(examples[index] for index in sorted(random.Random(0).sample(range(len(examples)), most)))  # noqa: S311
-
-
-def draw(train: Sequence[Example], task: Task, *, seed: int) -> list[int]:
-    """Positions of the training examples that this seed labels, in order: ``shots`` of each label, or all.
-
-    Of tagged sentences, as many as it takes until each type has been in ``shots`` of them, and as many without any.
-    """
-    if not task.shots:
-        return list(range(len(train)))
-    (shots,) = task.shots
-    order = list(range(len(train)))
-    random.Random(seed).shuffle(order)  # noqa: S311
-    counts: Counter[str] = Counter()
-    drawn = []
-    for index in order:
-        example = train[index]
-        types = {tag[2:] for tag in example.tags if tag != "O"} if example.tags else {str(example.label)}
-        if any(counts[label] < shots for label in types or {"O"}):
-            drawn.append(index)
-            counts.update(types or {"O"})
-    return sorted(drawn)
-
-
-def seen(train: Sequence[dict[str, Any]], test: Sequence[dict[str, Any]]) -> list[bool]:
-    """True for the test examples of whose entities one was in a training example."""
-    trained = {row for feature in train for candidates in feature["mention_entities"] for row in candidates[1:2]}
-    return [
-        any(row in trained for candidates in feature["mention_entities"] for row in candidates[1:2]) for feature in test
-    ]
-
-
-def prepared(
-    run_path: Path, base: str, snapshot: str, task: Task, path: Path, *, facts: bool
-) -> tuple[Splits, Objective, dict[str, list[dict[str, Any]]]]:
-    """A task read, linked and tokenized; kept by a worker process for its later trainings.
-
-    Args:
-        facts: write what the graph says of the linked entities behind each text.
-    """
-    # whatever the number of shots, the texts are the same
-    return _prepared(run_path, base, snapshot, replace(task, name="any", shots=()), path, facts)
-
-
-@cache
-def _prepared(
-    run_path: Path, base: str, snapshot: str, task: Task, path: Path, facts: bool
-) -> tuple[Splits, Objective, dict[str, list[dict[str, Any]]]]:
-    splits = read_task(task.reader, path)
-    most = task.max_test
-    splits = Splits(
-        train=splits.train[: task.max_train],
-        validation=some(splits.validation, None if most is None else most // 4),
-        test=some(splits.test, most),
-    )
-    everything: tuple[Example, ...] = (*splits.train, *splits.validation, *splits.test)
-    objective = objective_for(task.kind, everything)
-    encoder = text_encoder(run_path, base, snapshot, task.training.max_length)
-    if facts:
-        written = Facts(encoder.linker, Bans.load(run_path / "table"))
-        splits = Splits(**{part: tuple(map(written.behind, getattr(splits, part))) for part in Splits.PARTS})
-        encoder = text_encoder(run_path, base, snapshot, task.training.max_length + FACT_TOKENS)
-    parts = {name: objective.encode(getattr(splits, name), encoder) for name in Splits.PARTS}
-    return splits, objective, parts
 
 
 def _said(metrics: dict[str, float]) -> str:

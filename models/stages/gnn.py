@@ -102,7 +102,7 @@ def bans_of(run: Run, settings: Settings, snapshot: Snapshot) -> Bans:
     graph = run.recipe.graph
     examples = []
     for task in run.recipe.tasks:
-        splits = read_task(task.reader, resolve_path(task.path, settings.data))
+        splits = read_task(task.reader, resolve_path(task.path, settings.data), task.columns)
         stated = {label: relations for label, *relations in task.label_relations}
         for example in (*splits.train, *splits.validation, *splits.test):
             label = str(example.label)
@@ -179,7 +179,7 @@ def show_coverage(run: Run, settings: Settings, snapshot: Snapshot) -> None:
     degree = Counter(int(entity) for column in (0, 2) for entity in snapshot.triples[:, column])
     coverage = {}
     for task in run.recipe.tasks:
-        splits = read_task(task.reader, resolve_path(task.path, settings.data))
+        splits = read_task(task.reader, resolve_path(task.path, settings.data), task.columns)
         train, test = (linked_entities(linker, part, snapshot) for part in (splits.train, splits.test))
         mentions = [entity for text in test for entity in text]
         seen = {entity for text in train for entity in text}

@@ -13,15 +13,15 @@ from transformers import AutoModel, set_seed
 from kg.settings import Settings
 from models.arms import WITHOUT_KNOWLEDGE, Arm
 from models.base import load_base
-from models.batch import KnowledgeCollator
+from models.batch import ANSWER, PAIR, PARTS, KnowledgeCollator
 from models.frozen import STATES, lower_known, lower_states
 from models.injection import inject_knowledge
 from models.map_tuning import TARGET, MapTuner, collate_targets, lead_astray, masked_mentions, unmasked_states
 from models.recipe import Recipe, Task, resolve_path
 from models.run import Run, aside, write_json
 from models.stages.arms import arm_table, text_encoder, with_vocabulary
-from models.stages.finetune import prepared
 from models.stages.jobs import RESULT, Job, Report, run_jobs
+from models.stages.taskdata import prepared
 from models.trainer import fit
 
 console = Console(stderr=True)
@@ -70,10 +70,12 @@ def tune_map(
     table = arm_table(run_path, arm)
     assert table is not None
     texts = [
-        feature
+        part
         for task, path in tasks
-        for feature in prepared(run_path, recipe.base, snapshot, task, path, facts=False)[2]["train"]
-        if feature["mention_entities"]
+        for data in [prepared(run_path, recipe.base, snapshot, task, path, facts=False)]
+        for feature in data.of(data.division.train)
+        for part in feature.get(PARTS, [feature])
+        if part["mention_entities"]
     ]
     random.Random(0).shuffle(texts)  # noqa: S311
     texts = texts[: config.max_texts]
@@ -83,7 +85,7 @@ def tune_map(
     prefix = f"model.{encoder.base_model_prefix}."
     inject_knowledge(encoder, table, fusion=recipe.fusion)
     collate = KnowledgeCollator(tokenizer=tokenizer)
-    texts = [{key: value for key, value in text.items() if key not in ("labels", "pair_positions")} for text in texts]
+    texts = [{key: value for key, value in text.items() if key not in ("labels", PAIR, ANSWER)} for text in texts]
     variants = masked_mentions(texts, tokenizer)
     targets = unmasked_states(encoder, texts, collate)
     layers = min(recipe.fusion.layers)

@@ -1,0 +1,391 @@
+"""Each kind of task is learned, answered and explained; its figures are those computed by hand."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from accelerate.utils import extract_model_from_parallel
+from transformers import BertModel, GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
+
+from kg.errors import ConfigError, UserError
+from models.base import load_base, load_tokenizer, quiet
+from models.batch import PARTS, KnowledgeCollator, KnowledgeEncoder
+from models.examples import Example, Mention
+from models.objectives import KINDS, METRICS, Objective, objective_for, objective_of
+from models.objectives.answers import answer_f1
+from models.predictor import Predictor
+from models.proof import score
+from models.recipe import Task, Training
+from models.stages.arms import is_fresh
+from models.trainer import fit
+from tests.builders import COMPANIES
+from tests.models.tiny import FUSION, TABLE, open_gates, tiny_base, tiny_encoder
+
+ROSE, FELL = "{} rose in week {}.", "{} fell in week {}."
+
+
+def texts(make: Callable[[str, str, bool, int], Example], weeks: int = 2) -> list[Example]:
+    return [
+        make(company, (ROSE if up else FELL).format(company, week), up, week)
+        for week in range(weeks)
+        for company in COMPANIES
+        for up in (True, False)
+    ]
+
+
+def tagged(company: str, text: str, up: bool, week: int) -> Example:
+    words = tuple(text.replace(".", " .").split())
+    tags = tuple("B-ORG" if i == 0 else "I-ORG" if i == 1 else "O" for i in range(len(words)))
+    return Example(id=text, text=text, words=words, tags=tags)
+
+
+def related(company: str, text: str, up: bool, week: int) -> Example:
+    head = Mention(start=0, end=len(company), entity=f"ex:{COMPANIES.index(company)}")
+    return Example(
+        id=text,
+        text=text,
+        label="up" if up else "down",
+        pair=(head, Mention(start=len(text) - 2, end=len(text) - 1, entity=None)),
+    )
+
+
+MAKERS: dict[str, Callable[[str, str, bool, int], Example]] = {
+    "sequence_classification": lambda c, t, up, w: Example(id=t, text=t, label="up" if up else "down"),
+    "multi_label_classification": lambda c, t, up, w: Example(
+        id=t, text=t, labels=(*(["up"] if up else []), *(["bank"] if "Bank" in c else []))
+    ),
+    "regression": lambda c, t, up, w: Example(id=t, text=t, value=50.0 if up else 10.0),
+    "pair_classification": lambda c, t, up, w: Example(id=t, text=t, second=f"{c} rose.", label="yes" if up else "no"),
+    "token_classification": tagged,
+    "relation_classification": related,
+    "question_answering": lambda c, t, up, w: Example(
+        id=t, text=t, second="Who rose?", answers=((0, c),) if up else ()
+    ),
+    "multiple_choice": lambda c, t, up, w: Example(
+        id=t, text=t, second="It", choices=("rose", "slept", "fell")[-2 - w % 2 :], label="slept"
+    ),
+    "seq2seq_generation": lambda c, t, up, w: Example(id=t, text=t, target="up" if up else "down"),
+    "causal_generation": lambda c, t, up, w: Example(id=t, text=t, target="up" if up else "down"),
+}
+ASKED: dict[str, dict[str, Any]] = {
+    "pair_classification": {"second": "Acme Bank rose."},
+    "question_answering": {"second": "Who rose?"},
+    "multiple_choice": {"second": "It", "choices": ("rose", "slept", "fell", "sang")},
+}
+ANSWERS = {
+    "sequence_classification": "up",
+    "multi_label_classification": "bank, up",
+    "regression": 50.0,
+    "pair_classification": "yes",
+    "token_classification": "Acme Bank:ORG",
+    "relation_classification": "up",
+    "question_answering": "Acme Bank",
+    "multiple_choice": "slept",
+    "seq2seq_generation": "up",
+    "causal_generation": "up",
+}
+LIKE_T5 = "seq2seq_generation, T5"
+FAST = ("multiple_choice", "question_answering")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeEncoder:
+    return tiny_encoder(tmp_path_factory.mktemp("objectives"), max_length=32)
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A tiny base of each family, with MiniLM's vocabulary."""
+    folder = tmp_path_factory.mktemp("bases")
+    tokenizer = load_tokenizer("minilm")
+    found = {"bert": tiny_base(folder / "bert", BertModel)}
+    torch.manual_seed(0)
+    size = len(tokenizer)
+    gpt2 = GPT2Config(
+        vocab_size=size, n_embd=32, n_layer=4, n_head=2, n_positions=64, bos_token_id=101, eos_token_id=102
+    )
+    t5 = T5Config(
+        vocab_size=size,
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=4,
+        num_heads=2,
+        decoder_start_token_id=0,
+        eos_token_id=102,
+    )
+    for name, model in (("gpt2", GPT2LMHeadModel(gpt2)), ("t5", T5ForConditionalGeneration(t5))):
+        with quiet():
+            model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+        found[name] = str(folder / name)
+    return found
+
+
+def base_of(case: str, bases: dict[str, str]) -> str:
+    return bases["gpt2" if case == "causal_generation" else "t5" if case == LIKE_T5 else "bert"]
+
+
+def train(objective: Objective, model: Any, features: list[dict[str, Any]], collate: Any, folder: Path) -> list[float]:
+    steps, rate = (150, 5e-3) if objective.writes or not objective.needs else (90, 1e-2)
+    training = Training(max_steps=steps, batch_size=8, learning_rate=rate, head_learning_rate=rate, warmup_ratio=0.05)
+    loss = objective.loss(features, balanced=False)
+    done = fit(model, features, collate, training, seed=0, folder=folder, is_fresh=is_fresh, loss=loss)
+    return [value for _, value in done.losses]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=() if case in FAST else pytest.mark.slow)  # all of them take a minute of one core
+        for case in (*KINDS, LIKE_T5)
+    ],
+)
+def test_a_kind_is_learned_saved_answered_and_explained(
+    case: str, encoder: KnowledgeEncoder, bases: dict[str, str], tmp_path: Path
+) -> None:
+    kind = case.partition(",")[0]
+    examples = texts(MAKERS[kind])
+    objective = objective_for(kind, examples)
+    features = objective.encode(examples, encoder)
+    collate = KnowledgeCollator(tokenizer=encoder.tokenizer)
+    torch.manual_seed(0)
+    with quiet():
+        model = objective.kgbert_class.from_base(base_of(case, bases), TABLE, fusion=FUSION, **objective.options())
+    open_gates(model)
+    losses = train(objective, model, features, collate, tmp_path / "train")
+    assert losses[-1] < 0.3 * losses[0]
+    extract_model_from_parallel(model, keep_fp32_wrapper=False)  # training's bfloat16 is not what is saved
+    outputs = objective.predict(model, features, collate)
+    chosen = objective.calibrated(outputs, features, examples)
+    scored = chosen.score(chosen.answers(outputs, features, examples), examples)
+    assert scored.metrics[objective.main_metric] > 0.9
+    assert set(scored.metrics) <= set(METRICS)
+    assert float(score(scored.counts[None])[0]) == pytest.approx(scored.metrics[objective.main_metric], abs=1e-6)
+
+    model.config.objective = chosen.state()
+    with quiet():
+        model.save_pretrained(tmp_path / "model")
+        again = objective.kgbert_class.from_pretrained(tmp_path / "model")
+    same = objective_of(kind, again.config)
+    assert same.state() == chosen.state()
+    for first, second in zip(outputs, same.predict(again, features, collate), strict=True):
+        if objective.writes:
+            assert first == second
+        else:  # memory is aligned anew, and sums round by that
+            np.testing.assert_allclose(first, second, atol=1e-5)
+
+    predictor = Predictor(again, encoder, Task(name="t", kind=kind, reader="table", path="p"))  # type: ignore[arg-type]
+    text = "@ Acme Bank @ rose in week # 1 #." if kind == "relation_classification" else "Acme Bank rose in week 1."
+    answer = predictor.predict(text, **ASKED.get(kind, {}), words=objective.explains_words)
+    assert (
+        (answer.value == pytest.approx(ANSWERS[kind], abs=8)) if kind == "regression" else answer.said == ANSWERS[kind]
+    )
+    assert [answer.links[reason.link].text for reason in answer.reasons] == ["Acme Bank"] * (
+        1 + (kind == "pair_classification")
+    )
+    assert answer.reasons[0].facts
+    assert answer.reasons[0].gate > 0
+    if len(answer.reasons) == 1:  # one mention alone is all knowledge
+        assert answer.influence == answer.reasons[0].influence
+        assert answer.without_knowledge == answer.reasons[0].without
+    assert json.loads(json.dumps(answer.as_json()))["said"] == answer.said
+
+
+def test_every_kind_of_a_recipe_has_an_objective_and_every_figure_a_definition() -> None:
+    assert set(get_args(get_type_hints(Task)["kind"])) == set(KINDS)
+    assert {kind.main_metric for kind in KINDS.values()} <= set(METRICS)
+
+
+def scored(kind: str, predictions: list[Any], examples: list[Example], **state: Any) -> Any:
+    objective = dataclasses.replace(objective_for(kind, examples), **state)
+    found = objective.score(predictions, examples)
+    assert float(score(found.counts[None])[0]) == pytest.approx(found.metrics[objective.main_metric], abs=1e-6)
+    return found
+
+
+def test_labels_are_scored_as_by_hand() -> None:
+    examples = [Example(id=str(i), text="", label=label) for i, label in enumerate("aabb")]
+    found = scored("sequence_classification", list("abbb"), examples)
+    assert found.metrics["accuracy"] == 0.75
+    assert found.metrics["macro_f1"] == pytest.approx((2 / 3 + 0.8) / 2)
+    assert found.confusion.tolist() == [[1, 1], [0, 2]]
+    examples = [Example(id="1", text="", labels=("a", "b")), Example(id="2", text="", labels=())]
+    found = scored("multi_label_classification", [["a"], ["b"]], examples)
+    assert found.counts.tolist() == [[2, 3], [0, 1]]
+    assert found.metrics == pytest.approx({"micro_f1": 0.5, "macro_f1": 0.5, "exact_set": 0.0})
+
+
+def test_the_threshold_of_labels_is_the_best_one_on_the_validation_texts() -> None:
+    examples = [Example(id="1", text="", labels=("a",)), Example(id="2", text="", labels=("a", "b"))]
+    objective = objective_for("multi_label_classification", examples)
+    logits = [np.array([p, q]) for p, q in ((-1.0, -2.0), (3.0, -1.0))]  # sigmoid(-1) = 0.27, sigmoid(-2) = 0.12
+    chosen = objective.calibrated(logits, [], examples)
+    assert 0.12 < chosen.state()["threshold"] < 0.27
+    assert chosen.answers(logits, [], examples) == [["a"], ["a", "b"]]
+
+
+def test_a_number_is_scored_against_the_mean_of_training() -> None:
+    examples = [Example(id=str(i), text="", value=value) for i, value in enumerate((1.0, 2.0, 6.0))]
+    found = scored("regression", [2.0, 2.0, 4.0], examples)
+    assert found.metrics["r2"] == pytest.approx(1 - 5 / 14)  # mean 3: distances 4 + 1 + 9
+    assert found.metrics["mae"] == 1.0
+    assert found.metrics["pearson"] == pytest.approx(np.corrcoef([1, 2, 6], [2, 2, 4])[0, 1])
+    assert found.metrics["spearman"] == pytest.approx(3**0.5 / 2)
+    assert scored("regression", [3.0, 3.0, 3.0], examples).metrics == {
+        "r2": 0.0,
+        "pearson": 0.0,
+        "spearman": 0.0,
+        "mae": 2.0,
+    }
+
+
+def test_an_answer_is_scored_as_the_squad_script_does_it() -> None:
+    assert answer_f1("The Acme Bank!", ((0, "acme bank"), (3, "Bank"))) == 1.0
+    assert answer_f1("Acme", ((0, "Acme Bank of Oslo"),)) == pytest.approx(0.4)
+    assert (answer_f1("", ()), answer_f1("Acme", ()), answer_f1("", ((0, "Acme"),))) == (1.0, 0.0, 0.0)
+    examples = [
+        Example(id="1", text="", second="?", answers=((0, "Acme Bank"),)),
+        Example(id="2", text="", second="?"),
+    ]
+    assert scored("question_answering", ["Bank", ""], examples).metrics == pytest.approx(
+        {"answer_f1": (2 / 3 + 1) / 2, "exact_match": 0.5}
+    )
+
+
+def test_a_long_text_is_read_in_windows_and_each_knows_its_answer(encoder: KnowledgeEncoder) -> None:
+    text = " ".join(f"In week {week} Borealis Insurance rose." for week in range(12)) + " Acme Bank fell."
+    example = Example(id="1", text=text, second="Who fell?", answers=((text.index("Acme"), "Acme Bank"),))
+    other = Example(id="2", text="Nobody fell.", second="Who rose?")
+    objective = objective_for("question_answering", [example, other])
+    features = objective.encode([example, other], encoder)
+    assert [feature["example"] for feature in features] == [0] * (len(features) - 1) + [1]
+    assert len(features) > 3
+    said = []
+    for feature in features:
+        first, last = feature["answer_positions"]
+        start, end = feature["offsets"][first][0], feature["offsets"][last][1]
+        said.append(text[start:end] if last else "")
+    assert said == [""] * (len(features) - 2) + ["Acme Bank", ""]
+    # the best answer of all windows, and the least that any gives to silence
+    outputs = [np.zeros((len(feature["input_ids"]), 2), dtype=np.float32) for feature in features]
+    first, last = features[-2]["answer_positions"]
+    outputs[-2][first, 0] = outputs[-2][last, 1] = 2.0
+    outputs[0][0] = 5.0
+    outputs[-1][0] = 1.0
+    assert objective.answers(outputs, features, [example, other]) == ["Acme Bank", ""]
+    outputs[-1][0] = -1.0
+    chosen = objective.calibrated(outputs, features, [example, other])
+    assert objective.answers(outputs, features, [example, other])[1] != ""
+    assert chosen.answers(outputs, features, [example, other]) == ["Acme Bank", ""]
+
+
+def test_a_question_longer_than_a_window_is_cut(encoder: KnowledgeEncoder) -> None:
+    (feature,) = encoder.encode_pair("Acme Bank.", "who " * 100, [], question_first=True)
+    assert len(feature["input_ids"]) <= encoder.max_length
+    assert "acme" in encoder.tokenizer.decode(feature["input_ids"])
+
+
+def test_mentions_of_a_pair_are_found_on_both_sides(encoder: KnowledgeEncoder) -> None:
+    ((feature,),) = encoder.encode_pairs([("Acme Bank rose.", "Did Corvus Fund?")])
+    pieces = encoder.tokenizer.convert_ids_to_tokens(feature["input_ids"])
+    covered = [
+        [piece for piece, mention in zip(pieces, feature["token_mentions"], strict=True) if mention == number]
+        for number in (1, 2)
+    ]
+    assert ["".join(words).replace("##", "") for words in covered] == ["acmebank", "corvusfund"]
+    assert feature["token_type_ids"][pieces.index("fund")] == 1
+
+
+def test_what_is_written_is_scored_by_words_and_signs() -> None:
+    examples = [Example(id="1", text="", target="the bank rose"), Example(id="2", text="", target="it fell today")]
+    found = scored("seq2seq_generation", ["the bank rose", "today it"], examples)
+    assert found.metrics["rouge_l"] == pytest.approx((1 + 0.4) / 2)
+    assert found.metrics["rouge_1"] == pytest.approx((1 + 0.8) / 2)
+    assert found.metrics["rouge_2"] == pytest.approx(0.5)
+    assert scored("seq2seq_generation", ["the bank rose", "it fell today"], examples).metrics["chrf"] == 1.0
+
+
+def test_a_decoder_learns_from_the_target_alone(encoder: KnowledgeEncoder) -> None:
+    examples = [Example(id="1", text="Acme Bank rose " * 30, second="Why?", target="up")]
+    objective = objective_for("causal_generation", examples)
+    (feature,) = objective.encode(examples, encoder)
+    asked = [token for token in feature["labels"] if token != -100]
+    assert encoder.tokenizer.decode(asked) == "up [SEP]"
+    assert feature["input_ids"][-2:] == asked
+    assert "why" in encoder.tokenizer.decode(feature["input_ids"])  # the text is cut, not what is put to it
+    prompt = objective.prompts([feature], KnowledgeCollator(tokenizer=encoder.tokenizer))  # type: ignore[attr-defined]
+    assert prompt["input_ids"][0].tolist() == feature["input_ids"][:-2]
+
+
+def test_choices_of_unlike_number_are_weighed_within_each_example(encoder: KnowledgeEncoder) -> None:
+    examples = [
+        Example(id="1", text="Acme Bank", second="is", choices=("up", "down"), label="down"),
+        Example(id="2", text="Acme Bank", second="is", choices=("up", "down", "Corvus Fund"), label="up"),
+    ]
+    objective = objective_for("multiple_choice", examples)
+    features = objective.encode(examples, encoder)
+    batch = KnowledgeCollator(tokenizer=encoder.tokenizer)(features)
+    assert batch["labels"].tolist() == [[0, 1, -100], [1, 0, 0]]
+    assert len(batch["input_ids"]) == 5
+    logits = torch.tensor([[1.0], [3.0], [0.5], [0.0], [2.0]])
+    loss = objective.loss(features, balanced=False)
+    assert loss is not None
+    expected = -(torch.log_softmax(logits[:2, 0], 0)[1] + torch.log_softmax(logits[2:, 0], 0)[0]) / 2
+    assert loss(SimpleNamespace(logits=logits), batch["labels"]) == pytest.approx(float(expected))
+    assert objective.answers([logits[:2], logits[2:]], features, examples) == ["down", "Corvus Fund"]
+    links = [part["mention_links"] for part in features[1][PARTS]]
+    assert links == [[0], [0], [0, 1]]
+
+
+@pytest.mark.parametrize("kind", ["sequence_classification", "token_classification", "multi_label_classification"])
+def test_rare_labels_weigh_more_where_they_are_balanced(kind: str) -> None:
+    gold = {
+        "sequence_classification": [0, 0, 0, 1],
+        "token_classification": [[-100, 0, 0], [0, 1, -100]],
+        "multi_label_classification": [[1.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0]],
+    }[kind]
+    objective = KINDS[kind](("a", "b"))
+    loss = objective.loss([{"labels": labels} for labels in gold], balanced=True)
+    assert loss is not None
+    assert objective.loss([], balanced=False) is None
+    targets = torch.tensor(gold)
+    logits = torch.randn(*targets.shape, 2) if kind != "multi_label_classification" else torch.randn(4, 2)
+    if kind == "multi_label_classification":  # of a: three have it and one has not; of b the other way round
+        weight = torch.where(targets > 0, torch.tensor([1 / 3, 3.0]), 1.0)
+        each = -(targets * logits.sigmoid().log() + (1 - targets) * (-logits).sigmoid().log())
+        expected = (weight * each).mean()
+    else:  # 4 labels of 2 kinds: 4 / (2 * 3) and 4 / (2 * 1)
+        asked = targets.flatten() >= 0
+        rows, given = logits.flatten(0, -2)[asked], targets.flatten()[asked]
+        weight = torch.tensor([2 / 3, 2.0])[given]
+        expected = -(weight * rows.log_softmax(-1).gather(1, given[:, None])[:, 0]).sum() / weight.sum()
+    assert float(loss(SimpleNamespace(logits=logits), targets)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_what_a_kind_needs_is_asked_of_the_data_and_of_who_asks(
+    encoder: KnowledgeEncoder, bases: dict[str, str]
+) -> None:
+    example = Example(id="7", text="a", label="x")
+    with pytest.raises(ConfigError, match="kind regression needs value of each example; '7' has no value"):
+        objective_for("regression", [example])
+    with pytest.raises(ConfigError, match="none of its choices"):
+        objective_for("multiple_choice", [dataclasses.replace(example, choices=("y", "z"))])
+    objective = objective_for("pair_classification", [dataclasses.replace(example, second="b")])
+    model = objective.kgbert_class.from_base(bases["bert"], TABLE, fusion=FUSION, **objective.options())
+    predictor = Predictor(model, encoder, Task(name="t", kind="pair_classification", reader="table", path="p"))
+    with pytest.raises(UserError, match="asked of a text and a second"):
+        predictor.predict("Acme Bank rose.")
+    with pytest.raises(UserError, match="cannot use: leave them out"):
+        predictor.predict("Acme Bank rose.", second="It did.", choices=["a"])
+
+
+def test_an_encoder_is_no_decoder(bases: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="bert is no decoder"):
+        load_base(bases["bert"], KINDS["causal_generation"].auto_class)
