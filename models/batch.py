@@ -121,8 +121,7 @@ class KnowledgeEncoder:
             room = self.max_length - asked - self.tokenizer.num_special_tokens_to_add(pair=True)
             how = {"truncation": "only_second", "stride": room // 4, "return_overflowing_tokens": True}
         tokens = self.tokenizer([given], max_length=self.max_length, return_offsets_mapping=True, **how)
-        moved = (len(text) + 1, 0) if question_first else (0, len(text) + 1)
-        features = []
+        features, moved = [], ((len(text) + 1, 0) if question_first else (0, len(text) + 1))
         for window, ids in enumerate(tokens["input_ids"]):
             sides = tokens.sequence_ids(window)
             places = [
@@ -173,7 +172,7 @@ class KnowledgeEncoder:
 
 
 def shifted(links: Sequence[Link], by: int) -> list[Link]:
-    """The links of a text that begins ``by`` code points later."""
+    """The links of a text that begins later."""
     return [replace(link, start=link.start + by, end=link.end + by) for link in links]
 
 
@@ -196,8 +195,8 @@ class KnowledgeCollator:
         if PARTS in features[0]:
             batch = self([part for feature in features for part in feature[PARTS]])
             if "labels" in features[0]:
-                most = max(len(feature["labels"]) for feature in features)
-                batch["labels"] = _padded([feature["labels"] for feature in features], most, IGNORED, left=False)
+                labels = [feature["labels"] for feature in features]
+                batch["labels"] = _padded(labels, max(map(len, labels)), IGNORED, left=False)
             return batch
         length = max(len(feature["input_ids"]) for feature in features)
         left = self.tokenizer.padding_side == "left" if self.left is None else self.left
@@ -210,10 +209,11 @@ class KnowledgeCollator:
             batch["token_type_ids"] = _padded([f["token_type_ids"] for f in features], length, 0, left=left)
         if "labels" in features[0]:
             labels = [feature["labels"] for feature in features]
-            tokens = isinstance(labels[0], list) and isinstance(labels[0][0], int)  # of the text, or of another
-            longest = max(map(len, labels)) if tokens else 0
-            before = left and longest == length
-            batch["labels"] = _padded(labels, longest, IGNORED, left=before) if tokens else torch.tensor(labels)
+            if isinstance(labels[0], list) and isinstance(labels[0][0], int):  # tokens, of the text or of another
+                most = max(map(len, labels))
+                batch["labels"] = _padded(labels, most, IGNORED, left=left and most == length)
+            else:
+                batch["labels"] = torch.tensor(labels)
         for key, name in ((PAIR, PAIR), (ANSWER, "labels")):
             if key in features[0]:
                 moved = [length - len(feature["input_ids"]) if left else 0 for feature in features]

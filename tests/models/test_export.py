@@ -59,7 +59,7 @@ def exported(
     open_gates(model, 0.5)
     with torch.no_grad():
         model.model.classifier.weight.mul_(100)  # logits as a trained model has them
-    export_model(model, encoder.tokenizer, folder / "onnx", int8=True)
+    export_model(model.train(), encoder.tokenizer, folder / "onnx", int8=True)  # without dropout all the same
     return model, folder / "onnx"
 
 

@@ -53,17 +53,19 @@ def test_a_training_whose_process_is_killed_gives_the_weights_of_an_uninterrupte
     assert {name for name, value in resumed.items() if not torch.equal(value, whole[name])} == set()
 
 
-def test_two_processes_train_as_one_and_only_the_first_writes(tmp_path: Path) -> None:
+def test_two_processes_train_as_one_and_only_the_first_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # bfloat16 rounds by the order of a sum, and weights then differ by 1e-3; without it by 1e-6
+    monkeypatch.setattr("models.trainer.fast_bf16", lambda: False)
     expected, losses = train(tmp_path / "one", dropout=0.0)  # what is dropped is each process's own draw
     shared = tmp_path / "two"
     twins = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *SCRIPT)
-    done = command(*twins, str(shared), "--dropout", "0")
+    done = command(*twins, str(shared), "--dropout", "0", "--float32")
     assert done.returncode == 0, done.stderr
     first, second = (load_file(shared / f"weights-{rank}.safetensors") for rank in (0, 1))
     torch.testing.assert_close(second, first, rtol=0, atol=0)
-    torch.testing.assert_close(first, expected, rtol=0, atol=2e-3)
+    torch.testing.assert_close(first, expected, rtol=0, atol=1e-5)
     together = json.loads((shared / "losses-0.json").read_text())
-    assert together == pytest.approx(losses, abs=2e-3)
+    assert together == pytest.approx(losses, abs=1e-5)
     assert len(list((shared / "tensorboard").iterdir())) == 1
     assert [path.name for path in checkpoints(shared)] == [f"checkpoint-{len(losses)}"]
     left = {path.name for path in checkpoints(shared)[-1].iterdir()}

@@ -1,6 +1,6 @@
 """One training of a tiny fused model, in this process or in one that is killed or has a twin.
 
-python -m tests.models.train_tiny FOLDER [--kill-at STEP] [--dropout P]
+python -m tests.models.train_tiny FOLDER [--kill-at STEP] [--dropout P] [--float32]
 """
 
 import argparse
@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import models.trainer
 from models.batch import KnowledgeCollator, hide_mentions
 from models.entity_table import EntityTable
 from models.kgbert import KGBertForSequenceClassification
@@ -63,7 +64,10 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kill-at", type=int, default=0)
     parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--float32", action="store_true", help="as on a machine without fast bfloat16")
     asked = parser.parse_args()
+    if asked.float32:
+        models.trainer.fast_bf16 = lambda: False
     torch.set_num_threads(1)
     weights, losses = train(asked.folder, kill_at=asked.kill_at, dropout=asked.dropout)
     rank = os.environ.get("RANK", "0")
