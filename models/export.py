@@ -28,6 +28,7 @@ from models.base import load_tokenizer, quiet
 from models.batch import PAIR, KnowledgeCollator
 from models.entity_table import FIRST, NULL, EntityTable
 from models.fusion import KNOWLEDGE_KEYS, VECTORS
+from models.objectives.objective import predict_raw
 from models.run import aside, write_json
 
 if TYPE_CHECKING:
@@ -160,9 +161,7 @@ class OnnxPredictor(nn.Module):
 
     def logits(self, features: Sequence[dict[str, Any]], *, batch_size: int = 32) -> list[NDArray[np.float32]]:
         """Of each text, in order; ``[labels]``, or ``[seq, labels]`` without padding where tokens are asked."""
-        from models.stages.arms import predict_logits
-
-        return predict_logits(self, features, self.collate, batch_size=batch_size)
+        return predict_raw(self, features, self.collate, batch_size=batch_size)
 
 
 @contextmanager

@@ -228,6 +228,8 @@ class Recipe:
                 raise ValueError(f"{task_says}lora_rank and patience are 0 or more")
         if "text" in self.arms and any(task.kind == "token_classification" for task in self.tasks):
             raise ValueError("the arm text writes facts behind a text, where a token_classification task has no tags")
+        if self.map.epochs and all(task.folds for task in self.tasks):
+            raise ValueError("map-tuning needs the training texts of a task without folds")
         if self.seeds < 1:
             raise ValueError(f"seeds is {self.seeds}, expected 1 or more")
         if not self.arms or len(set(self.arms)) < len(self.arms):

@@ -135,8 +135,7 @@ class Objective:
 
     def raw(self, output: Any) -> Tensor:
         """What of a model's output the answers are read from."""
-        logits: Tensor = output.logits
-        return logits
+        return logits_of(output)
 
     def probabilities(self, raw: Tensor) -> Tensor:
         """What ``raw`` says, in the form that ``read`` takes."""
@@ -178,11 +177,16 @@ def by_label(labels: Sequence[str], row: NDArray[np.float32]) -> dict[str, float
     return {label: round(float(value), 4) for label, value in zip(labels, row, strict=True)}
 
 
+def logits_of(output: Any) -> Tensor:
+    logits: Tensor = output.logits
+    return logits
+
+
 def predict_raw(
     model: nn.Module,
     features: Sequence[dict[str, Any]],
     collate: Collate,
-    raw: Callable[[Any], Tensor],
+    raw: Callable[[Any], Tensor] = logits_of,
     *,
     batch_size: int = 32,
 ) -> list[NDArray[np.float32]]:

@@ -33,7 +33,8 @@ def tune_maps(run: Run, settings: Settings, arms: tuple[Arm, ...]) -> None:
     if not recipe.map.epochs:
         return
     console.rule("pretrain: what an entity's vector stands for, taught without labels")
-    tasks = [(task, resolve_path(task.path, settings.data)) for task in recipe.tasks]
+    # with folds, each text is tested by one of the models
+    tasks = [(task, resolve_path(task.path, settings.data)) for task in recipe.tasks if not task.folds]
     jobs = [
         Job(
             name=f"map-{arm}",

@@ -35,8 +35,13 @@ class Texts:
 def read_texts(run: Run, settings: Settings) -> tuple[Texts, list[dict[str, Any]]]:
     """Training texts of the tasks, as they are, and of the corpora, cleaned; with what the cleaning did."""
     recipe, config = run.recipe, run.recipe.pretrain
-    splits = [read_task(task.reader, resolve_path(task.path, settings.data)) for task in recipe.tasks]
-    barred = {example.text for split in splits for part in (split.validation, split.test) for example in part}
+    splits = [read_task(task.reader, resolve_path(task.path, settings.data), task.columns) for task in recipe.tasks]
+    barred = {
+        example.text
+        for task, split in zip(recipe.tasks, splits, strict=True)
+        for part in (split.validation, split.test, *((split.train,) if task.folds else ()))  # there all are tested
+        for example in part
+    }
     own = [example.text for split in splits for example in split.train if example.text not in barred]
     task_texts = [text for text in dict.fromkeys(own) if len(text) >= config.cleaning.min_length]
     room = max(0, config.max_texts - len(task_texts))

@@ -28,8 +28,8 @@ from models.base import load_base, load_tokenizer
 from models.batch import KnowledgeCollator
 from models.export import FULL, INT8, OnnxPredictor, export_model
 from models.kgbert import KGBertForSequenceClassification
+from models.objectives.objective import predict_raw
 from models.recipe import load_recipe
-from models.stages.arms import predict_logits
 from models.stages.finetune import prepared, train_task
 
 BATCH = 32
@@ -52,7 +52,8 @@ def main() -> None:
     if not (asked.work / "model" / "config.json").is_file():
         options = {"recipe": recipe, "snapshot": snapshot, "task": task, "path": path, "arm": "fused", "seed": 0}
         train_task(asked.run, asked.work, lambda share: None, **options)
-    splits, objective, features = prepared(asked.run, recipe.base, snapshot, task, path, facts=False)
+    data = prepared(asked.run, recipe.base, snapshot, task, path, facts=False)
+    objective, examples = data.objective, [data.examples[at] for at in data.division.test]
     fused = KGBertForSequenceClassification.from_pretrained(asked.work / "model").eval()
     tokenizer = load_tokenizer(str(asked.work / "model"))
     if not (asked.work / "onnx" / INT8).is_file():
@@ -65,13 +66,13 @@ def main() -> None:
         "onnx fused": (OnnxPredictor(asked.work / "onnx", threads=1), told),
         "onnx int8 fused": (OnnxPredictor(asked.work / "onnx", int8=True, threads=1), told),
     }
-    test = features["test"]
+    test = data.of(data.division.test)
     rows: dict[str, dict[str, Any]] = {}
     answers = {}
     for name, (model, collate) in systems.items():
-        answers[name] = predict_logits(model, test, collate)  # warms up, too
+        answers[name] = predict_raw(model, test, collate)  # warms up, too
         if name != "torch plain":  # its head is not trained: it is here for its speed
-            rows[name] = dict(objective.score(answers[name], test, splits.test).metrics)
+            rows[name] = dict(objective.score(objective.answers(answers[name], test, examples), examples).metrics)
     exact = np.stack(answers["torch fused"])
     for name in ("onnx fused", "onnx int8 fused"):
         rows[name]["furthest_logit"] = float(np.abs(np.stack(answers[name]) - exact).max())
@@ -82,7 +83,7 @@ def main() -> None:
         for name, (model, collate) in systems.items():
             some = [test[(turn * asked.texts + i) % len(test)] for i in range(asked.texts)]
             rows[name]["one_text_ms"] += [1000 * cpu(answer, model, collate, one) for one in some]
-            spent = cpu(partial(predict_logits, batch_size=BATCH), model, test, collate)
+            spent = cpu(partial(predict_raw, batch_size=BATCH), model, test, collate)
             rows[name]["texts_per_cpu_s"].append(len(test) / spent)
     shown = Table(title=f"{task.name}: {len(test)} test texts, one thread, CPU time")
     for column in ("", "p50 ms", "p99 ms", f"texts/CPU-s, batches of {BATCH}", "accuracy", "same answers"):

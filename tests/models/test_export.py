@@ -19,7 +19,7 @@ from models.kgbert import (
     KGBertForTokenClassification,
     KGBertModel,
 )
-from models.stages.arms import predict_logits
+from models.objectives.objective import predict_raw
 from tests.builders import COMPANIES
 from tests.models.tiny import FUSION, open_gates, tiny_base, tiny_encoder
 
@@ -80,8 +80,8 @@ def test_the_graph_gives_the_logits_of_the_model(
     given = asked(model, features)
     onnx = OnnxPredictor(folder, threads=1)
     without = [keep_mentions(feature, []) for feature in given]
-    told = predict_logits(model, given, onnx.collate, batch_size=batch_size)
-    untold = predict_logits(model, without, onnx.collate, batch_size=batch_size)
+    told = predict_raw(model, given, onnx.collate, batch_size=batch_size)
+    untold = predict_raw(model, without, onnx.collate, batch_size=batch_size)
     assert furthest(told, untold) > 1e-3  # knowledge is let in
     assert furthest(onnx.logits(given, batch_size=batch_size), told) < 1e-4
     assert furthest(onnx.logits(without, batch_size=batch_size), untold) < 1e-4
@@ -111,7 +111,7 @@ def test_another_table_changes_what_the_graph_answers_as_it_changes_the_model(
         model.set_table(other)
         onnx.set_table(other)
         assert furthest(onnx.logits(given), before) > 1e-3
-        assert furthest(onnx.logits(given), predict_logits(model, given, onnx.collate)) < 1e-4
+        assert furthest(onnx.logits(given), predict_raw(model, given, onnx.collate)) < 1e-4
     finally:
         model.set_table(own)
 
