@@ -111,6 +111,8 @@ COLOURS = {
     "unbanned": "#aec7e8",
     "text": "#2ca02c",
     "tf-idf": "#bcbd22",
+    "first words": "#bcbd22",
+    "nearest text": "#dbdb8d",
 }
 
 

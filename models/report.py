@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from models.arms import BASELINES
 from models.objectives import METRICS, UNSCALED
 from models.plots import draw_confusion, draw_curve, draw_losses, draw_reliability, draw_scores
 from models.proof import SMALLEST_SLICE, Counts, Verdict, judge, labels_needed, mean_and_deviation, score
@@ -60,7 +61,7 @@ def write_report(run: Run, results: Results) -> None:
 
 def summarise(task: str, arms: Mapping[str, Results]) -> dict[str, Any]:
     """One task's section of ``metrics.json``: each arm with its seeds, mean and deviation, then slices and verdict."""
-    trained = {arm: results for arm, results in arms.items() if arm != "tf-idf"}
+    trained = {arm: results for arm, results in arms.items() if arm not in BASELINES}
     counts = {arm: stack(results) for arm, results in trained.items()}
     one = min(trained.values(), key=len)  # arms with fewer seeds than others are compared on those that all have
     linked = np.array(one[0]["linked"], dtype=bool)
@@ -128,7 +129,7 @@ def curves_of(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
     for name, by_shots in points.items():
         if len(by_shots) < 2:
             continue
-        arms = [arm for arm in next(iter(by_shots.values()))["arms"] if arm != "tf-idf"]
+        arms = [arm for arm in next(iter(by_shots.values()))["arms"] if arm not in BASELINES]
         scores = {
             arm: {shots: part["arms"][arm]["mean"][part["main_metric"]] for shots, part in sorted(by_shots.items())}
             for arm in arms

@@ -14,7 +14,7 @@ RISKS = {"0": "neutral", "1": "positive", "2": "risk"}
 def fiqa(path: Path) -> Splits:
     """FiQA 2018, task 1: headlines and posts, the company that is spoken of, and a score in [-1, 1]; its own split.
 
-    One sentence may speak of two companies with two scores, so the company is the second text.
+    One sentence may speak of two companies with two scores, so the company is written before it.
     """
     parts = {
         part: [pair for kind in ("headline", "post") for pair in _scores(path / f"task1_{kind}_ABSA_{part}.json")]
@@ -31,8 +31,7 @@ def _scores(file: Path) -> Iterator[tuple[str, Example]]:
                     row["sentence"],
                     Example(
                         id=f"{file.stem}:{key}:{number}",
-                        text=row["sentence"],
-                        second=said["target"],
+                        text=f"{said['target']}: {row['sentence']}",
                         value=float(said["sentiment_score"]),
                     ),
                 )

@@ -52,8 +52,8 @@ def prepared(run_path: Path, base: str, snapshot: str, task: Task, path: Path, *
     return _prepared(run_path, base, snapshot, replace(task, name="any", shots=(), training=training), path, facts)
 
 
-@cache
-def _prepared(run_path: Path, base: str, snapshot: str, task: Task, path: Path, facts: bool) -> Prepared:
+def divided(task: Task, path: Path) -> tuple[list[Example], Division]:
+    """The examples that a task uses, and which of them are for what."""
     splits = read_task(task.reader, path, task.columns)
     examples = [example for part in Splits.PARTS for example in getattr(splits, part)]
     ends = list(accumulate((len(getattr(splits, part)) for part in Splits.PARTS), initial=0))
@@ -66,7 +66,12 @@ def _prepared(run_path: Path, base: str, snapshot: str, task: Task, path: Path, 
     kept = sorted({*division.train, *division.validation, *division.test})
     place = {index: number for number, index in enumerate(kept)}
     examples = [examples[index] for index in kept]
-    division = Division(**{part: [place[index] for index in getattr(division, part)] for part in Splits.PARTS})
+    return examples, Division(**{part: [place[index] for index in getattr(division, part)] for part in Splits.PARTS})
+
+
+@cache
+def _prepared(run_path: Path, base: str, snapshot: str, task: Task, path: Path, facts: bool) -> Prepared:
+    examples, division = divided(task, path)
     encoder = text_encoder(run_path, base, snapshot, task.training.max_length)
     if facts:
         written = Facts(encoder.linker, Bans.load(run_path / "table"))

@@ -63,7 +63,10 @@ def test_fiqa_has_a_score_for_each_company_of_a_sentence(tmp_path: Path) -> None
             put(tmp_path / f"task1_{kind}_ABSA_{part}.json", sentences)
     splits = read_task("fiqa", tmp_path)
     assert [len(splits.train), len(splits.validation), len(splits.test)] == [36, 4, 40]
-    assert [(e.second, e.value) for e in splits.test[:2]] == [("Acme", -0.4), ("Borealis", 0.3)]
+    assert [(e.text, e.value) for e in splits.test[:2]] == [
+        ("Acme: headline test 0", -0.4),
+        ("Borealis: headline test 0", 0.3),
+    ]
     put(tmp_path / "task1_post_ABSA_test.json", {"7": {"sentence": "x", "info": [{"target": "Acme"}]}})
     with pytest.raises(InputError, match=r"test.json: expected a sentence with targets and scores at '7' .*KeyError"):
         read_task("fiqa", tmp_path)

@@ -1,0 +1,85 @@
+"""Trivial systems that a model has to beat to be worth its weight: one row of the report for each that fits a task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+
+from models.examples import Example
+from models.objectives import Objective, marked
+from models.recipe import Task
+
+Answers = Callable[[Sequence[Example], Sequence[Example]], list[Any]]
+"""``answers(train, test)``: one for each of ``test``."""
+
+
+def rows(
+    task: Task, objective: Objective, divisions: Sequence[tuple[Sequence[Example], Sequence[Example]]]
+) -> list[dict[str, Any]]:
+    """What each trivial system reaches, as the report keeps it.
+
+    Args:
+        divisions: training and tested examples; several with folds, whose answers are scored together.
+    """
+    tested = [example for _, test in divisions for example in test]
+    return [
+        {
+            "task": task.name,
+            "arm": name,
+            "seed": 0,
+            "metrics": dict(objective.score([one for parts in divisions for one in answers(*parts)], tested).metrics),
+            "train_examples": len(divisions[0][0]),
+        }
+        for name, answers in SYSTEMS.get(task.kind, {}).items()
+    ]
+
+
+def _text(example: Example) -> str:
+    return marked(example)[0] if example.pair else f"{example.text}\n{example.second}"
+
+
+def _words() -> TfidfVectorizer:
+    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+
+
+def tf_idf_label(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """Words and word pairs with logistic regression: on topical texts a serious rival."""
+    model = make_pipeline(_words(), LogisticRegression(C=10.0, max_iter=1000))
+    model.fit(list(map(_text, train)), [example.label for example in train])
+    return list(map(str, model.predict(list(map(_text, test)))))
+
+
+def tf_idf_value(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """Words and word pairs with ridge regression."""
+    model = make_pipeline(_words(), Ridge(alpha=1.0))
+    model.fit(list(map(_text, train)), [example.value for example in train])
+    return list(map(float, model.predict(list(map(_text, test)))))
+
+
+def first_words(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """As many of a text's first words as a training target has on average."""
+    length = round(sum(len(example.target.split()) for example in train) / len(train))
+    return [" ".join(example.text.split()[:length]) for example in test]
+
+
+def nearest_text(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """The target of the training text that is most like the text (cosine of TF-IDF)."""
+    words = _words()
+    known = words.fit_transform(list(map(_text, train)))
+    nearest = (words.transform(list(map(_text, test))) @ known.T).argmax(axis=1).A1
+    return [train[index].target for index in nearest]
+
+
+_OF_LABELS: Mapping[str, Answers] = {"tf-idf": tf_idf_label}
+_OF_TEXTS: Mapping[str, Answers] = {"first words": first_words, "nearest text": nearest_text}
+SYSTEMS: Mapping[str, Mapping[str, Answers]] = {
+    "sequence_classification": _OF_LABELS,
+    "pair_classification": _OF_LABELS,
+    "relation_classification": _OF_LABELS,
+    "regression": {"tf-idf": tf_idf_value},
+    "seq2seq_generation": _OF_TEXTS,
+    "causal_generation": _OF_TEXTS,
+}
+"""By the kind of the task and the name of the row (``models.arms.BASELINES``)."""

@@ -1,0 +1,79 @@
+from typing import get_args
+
+import pytest
+
+from models.arms import BASELINES
+from models.baselines import SYSTEMS, first_words, nearest_text, rows
+from models.examples import Example
+from models.objectives import KINDS, objective_for
+from models.recipe import Task
+
+WORDS = {"rise": "up gain profit", "fall": "down loss deficit"}
+
+
+def labelled(count: int, *, first: int = 0) -> list[Example]:
+    return [
+        Example(id=f"{label}{i}", text=f"{words} report {i}", label=label)
+        for i in range(first, first + count)
+        for label, words in WORDS.items()
+    ]
+
+
+def task(kind: str) -> Task:
+    return Task(name="t", kind=kind, reader="table", path="t.csv")  # type: ignore[arg-type]
+
+
+def written(text: str, target: str) -> Example:
+    return Example(id=text, text=text, target=target)
+
+
+def test_every_row_has_a_name_that_the_report_knows() -> None:
+    assert set(SYSTEMS) <= set(KINDS)
+    assert {name for systems in SYSTEMS.values() for name in systems} == set(BASELINES)
+    assert set(KINDS) == set(get_args(Task.__annotations__["kind"]))
+
+
+def test_words_tell_labels_that_they_go_with() -> None:
+    train, test = labelled(6), labelled(3, first=6)
+    (row,) = rows(task("sequence_classification"), objective_for("sequence_classification", train), [(train, test)])
+    assert (row["arm"], row["metrics"]["accuracy"], row["train_examples"]) == ("tf-idf", 1.0, 12)
+
+
+def test_what_is_put_to_the_text_counts() -> None:
+    train = [
+        Example(id=f"{i}{word}", text="the same contract", second=f"it says {word}", label=label)
+        for i in range(4)
+        for word, label in (("yes", "entailed"), ("no", "contradicted"))
+    ]
+    (row,) = rows(task("pair_classification"), objective_for("pair_classification", train), [(train, train)])
+    assert row["metrics"]["accuracy"] == 1.0
+
+
+def test_values_are_told_better_than_by_their_mean() -> None:
+    train = [Example(id=str(i), text="good " * (i % 3) + "day", value=float(i % 3)) for i in range(30)]
+    (row,) = rows(task("regression"), objective_for("regression", train), [(train, train[:9])])
+    assert row["metrics"]["r2"] > 0.5
+
+
+def test_first_words_are_as_many_as_targets_have() -> None:
+    train = [written("x", "one two"), written("y", "one two three four")]
+    assert first_words(train, [written("a b c d e", "")]) == ["a b c"]
+
+
+def test_the_nearest_text_lends_its_target() -> None:
+    train = [written("a lease of land", "Lease."), written("a loan of money", "Loan.")]
+    assert nearest_text(train, [written("money as a loan", ""), written("land to lease", "")]) == ["Loan.", "Lease."]
+    seq = objective_for("seq2seq_generation", train)
+    found = {row["arm"]: row["metrics"]["rouge_l"] for row in rows(task("seq2seq_generation"), seq, [(train, train)])}
+    assert found["nearest text"] == pytest.approx(1.0)
+    assert found["first words"] < 0.9
+
+
+def test_folds_are_scored_together() -> None:
+    train, test = labelled(6), labelled(2, first=6)
+    objective = objective_for("sequence_classification", train)
+    (row,) = rows(task("sequence_classification"), objective, [(train, test), (test, train)])
+    assert row["metrics"]["accuracy"] == 1.0
+    swapped = [Example(id=e.id, text=e.text, label={"rise": "fall", "fall": "rise"}[str(e.label)]) for e in test]
+    (half,) = rows(task("sequence_classification"), objective, [(train, test), (train, swapped)])
+    assert half["metrics"]["accuracy"] == 0.5
