@@ -40,7 +40,7 @@ class Run:
         Raises:
             ConfigError: the folder belongs to another recipe, or is something else altogether.
         """
-        config = _as_toml(asdict(recipe))
+        config = as_toml(asdict(recipe))
         path = path.absolute()  # child processes print and compare paths of it
         file = path / "config.toml"
         if file.is_file() and _trained_by(file.read_text(encoding="utf-8")) != _trained_by(config):
@@ -199,7 +199,7 @@ def _git_revision() -> str | None:
     return done.stdout.strip()
 
 
-def _as_toml(values: Mapping[str, Any], prefix: str = "") -> str:
+def as_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     """The subset of TOML that recipes use; None is left out, as TOML has no such value."""
     lines: list[str] = []
     tables: list[str] = []
@@ -208,9 +208,9 @@ def _as_toml(values: Mapping[str, Any], prefix: str = "") -> str:
             continue
         key = key if re.fullmatch(r"[\w-]+", key, re.ASCII) else json.dumps(key, ensure_ascii=False)
         if isinstance(value, Mapping):
-            tables.append(f"\n[{prefix}{key}]\n" + _as_toml(value, f"{prefix}{key}."))
+            tables.append(f"\n[{prefix}{key}]\n" + as_toml(value, f"{prefix}{key}."))
         elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-            tables.extend(f"\n[[{prefix}{key}]]\n" + _as_toml(item, f"{prefix}{key}.") for item in value)
+            tables.extend(f"\n[[{prefix}{key}]]\n" + as_toml(item, f"{prefix}{key}.") for item in value)
         else:
             plain = list(value) if isinstance(value, tuple) else value
             lines.append(f"{key} = {json.dumps(plain, ensure_ascii=False)}\n")
