@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -275,7 +276,10 @@ def test_a_recipe_that_cannot_be_run_is_refused_when_it_is_read(old: str, new: s
 
 
 def test_nothing_that_is_tested_is_pretrained_on(folder: Path, tmp_path: Path) -> None:
-    run = Run.open(tmp_path / "run", load_recipe(str(folder / "tiny.toml")))
+    tiny = load_recipe(str(folder / "tiny.toml"))
+    # sentences of one pattern are near-duplicates of tested ones; here it is to be seen what else goes
+    every = replace(tiny.pretrain, cleaning=replace(tiny.pretrain.cleaning, near_duplicates=0.0))
+    run = Run.open(tmp_path / "run", replace(tiny, pretrain=every))
     texts, _ = read_texts(run, Settings(home=tmp_path))
     found = (*texts.train, *texts.held_out)
     splits = read_task("sample_desks", folder / "sentences.jsonl")
