@@ -29,7 +29,7 @@ from models.stages.arms import arm_table, build_model, is_fresh, taught, text_en
 from models.stages.found import searched
 from models.stages.jobs import RESULT, Job, Report, run_jobs
 from models.stages.taskdata import Division, Prepared, any_of_example, draw, folds_of, prepared, seen
-from models.stopping import EarlyStopping
+from models.stopping import KeepBest
 from models.trainer import fit
 
 console = Console(stderr=True)
@@ -215,9 +215,9 @@ def _train_once(
             chosen = objective.calibrated(outputs, features["validation"], validation)
             return chosen, chosen.score(chosen.answers(outputs, features["validation"], validation), validation).metrics
 
-        stopping = EarlyStopping(
+        stopping = KeepBest(
             lambda: validated()[1][objective.main_metric],
-            epoch_steps=len(features["train"]) / training.batch_size,
+            every=len(features["train"]) / training.batch_size,
             patience=training.patience,
             folder=folder,
         )

@@ -17,7 +17,6 @@ from models.arms import Arm
 from models.base import MINILM, load_tokenizer, quiet
 from models.batch import KnowledgeCollator, hide_mentions
 from models.cleaning import cleaning_table
-from models.keep_best import KeepBest
 from models.masking import CAUSAL, MASKED, Family, corruptor, family_of, predict_masked_only
 from models.recipe import Recipe
 from models.run import Run, aside, write_json
@@ -26,6 +25,7 @@ from models.stages.gnn import make_tables
 from models.stages.jobs import RESULT, Job, Report, run_jobs
 from models.stages.maptune import tune_maps
 from models.stages.texts import Texts, read_texts
+from models.stopping import KeepBest
 from models.trainer import fit
 from models.vocabulary import Extension, choose_terms, tokens_per_word
 
@@ -119,10 +119,11 @@ def pretrain_arm(
     before, general_before = measure(held_out), measure(general) if general else None
     base = {name: p.detach().clone() for name, p in model.named_parameters() if config.average and not is_fresh(name)}
     keeper = KeepBest(
-        lambda _: measure(watched),
-        file=folder / "train" / "best.safetensors",
-        steps=config.evaluate_steps,
+        lambda: -measure(watched),
+        every=config.evaluate_steps,
         patience=config.patience,
+        folder=folder / "train",
+        from_start=True,
     )
     trained = fit(
         model,
@@ -136,8 +137,6 @@ def pretrain_arm(
         prepare=lambda feature, draw: hide_mentions(prepare(feature, draw), config.entity_dropout, draw),
         callbacks=[keeper] if config.evaluate_steps else [],
     )
-    if config.evaluate_steps:
-        keeper.restore(model)
     towards(model, base, config.average)
     with aside(folder / "model") as part, quiet():
         model.save_pretrained(part)  # type: ignore[operator]

@@ -31,7 +31,7 @@ from models.stages.finetune import train_task
 from models.stages.found import FOUND, searched
 from models.stages.search import search
 from models.stages.taskdata import draw, folds_of
-from models.stopping import EarlyStopping
+from models.stopping import KeepBest
 from models.trainer import fit
 from tests.builders import COMPANIES, tiny_snapshot
 from tests.models.tiny import FUSION, TABLE, answer, open_gates, tiny_base, tiny_encoder
@@ -149,7 +149,7 @@ def test_a_training_that_gets_no_better_stops_and_has_its_best_weights(
 ) -> None:
     model = model_of(base)
     scores = Scores(model)
-    stopping = EarlyStopping(scores, epoch_steps=len(features) / 8, patience=2, folder=tmp_path)
+    stopping = KeepBest(scores, every=len(features) / 8, patience=2, folder=tmp_path)
     losses = train(model, features, encoder, tmp_path, stopping, epochs=5)
     assert len(scores.weights) == 4  # the second was the best; equal is no better
     assert losses[-1][0] <= 4 * len(features) / 8
@@ -173,7 +173,7 @@ def test_a_training_that_was_cut_off_stops_where_an_uninterrupted_one_does(
             weight = model.get_parameter("model.classifier.weight")
             return -abs(float(weight.detach().abs().sum()) - float(target))
 
-        stopping = EarlyStopping(measure, epoch_steps=len(features) / 8, patience=1, folder=folder)
+        stopping = KeepBest(measure, every=len(features) / 8, patience=1, folder=folder)
         train(model, features, encoder, folder, stopping, epochs=5, save_steps=3)
         return steps, model.get_parameter("model.classifier.weight").detach().clone()
 
