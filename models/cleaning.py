@@ -205,12 +205,17 @@ def not_among(texts: set[str]) -> Step:
 
 
 def near_duplicates(threshold: float, *, known: Iterable[str] = ()) -> Step:
-    """Drop texts whose word triples are, by MinHash, those of one that came before or is ``known``."""
+    """Drop texts whose word triples are, by MinHash, those of one that came before or is ``known``.
+
+    Texts of less than 20 words stay: two of them that are alike may well differ in the one word that matters.
+    """
     index, kept = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS), list[MinHash]()
 
     def step(text: str) -> Iterable[str]:
         words = _WORD.findall(text.lower())
-        triples = {" ".join(words[at : at + 3]).encode() for at in range(max(1, len(words) - 2))}
+        if len(words) < _COMPARABLE:
+            return (text,)
+        triples = {" ".join(words[at : at + 3]).encode() for at in range(len(words) - 2)}
         sketch = MinHash(num_perm=_PERMUTATIONS)
         sketch.update_batch(sorted(triples))
         if any(sketch.jaccard(kept[other]) >= threshold for other in index.query(sketch)):
@@ -242,6 +247,7 @@ def drop_stop_words(text: str) -> Iterable[str]:
 
 
 _PERMUTATIONS = 128
+_COMPARABLE = 20
 _TELLING = 40
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")

@@ -15,8 +15,9 @@ from typing import Any, get_args
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kg.errors import ConfigError, InputError
 from kg.local_server import Address
@@ -24,7 +25,8 @@ from kg.settings import Settings
 from kg.snapshot import Snapshot
 from models.arms import ARMS, Arm
 from models.data import read_task
-from models.kgbert import KGBertForSequenceClassification
+from models.kgbert import KGBertForSequenceClassification, KGBertForTokenClassification
+from models.predictor import load_predictors
 from models.recipe import Recipe, load_recipe
 from models.run import Run, data_hash
 from models.stages.arms import arm_table, build_model
@@ -421,3 +423,29 @@ def test_a_failure_in_a_training_is_the_failure_of_the_run(tmp_path: Path, folde
     job = Job(name="bad", folder=tmp_path / "bad", work=_no_table, arguments={})
     with pytest.raises(InputError, match=f"{tmp_path}/run/table: holds no entity table"):
         run_jobs(run, [job])
+
+
+@pytest.mark.slow
+def test_new_words_and_kept_weights_reach_the_model_that_is_served(folder: Path, tmp_path: Path) -> None:
+    file = recipe(tmp_path / "tiny")
+    text = file.read_text(encoding="utf-8").replace(
+        "[pretrain]\n", "[pretrain]\nnew_terms = 3\nevaluate_steps = 4\naverage = 0.2\n"
+    )
+    file.write_text(text, encoding="utf-8")
+    run = tmp_path / "run"
+    assert main(["finetune", str(file), "--run", str(run), "--arms", "fused"]) == 0
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    assert [row["step"] for row in manifest["cleaning"]][:2] == ["unicode", "boilerplate"]
+    results = manifest["stages"]["pretrain"]
+    assert set(results) == {"fused", "fused without new terms"}
+    assert results["fused"]["tokens_per_word"] < results["fused without new terms"]["tokens_per_word"]
+    terms = json.loads((run / "vocabulary" / "terms.json").read_text(encoding="utf-8"))["terms"]
+    assert len(terms) == 3
+    for task in ("model", "model/names"):
+        assert all(len(AutoTokenizer.from_pretrained(run / task).tokenize(term)) == 1 for term in terms)
+        model = KGBertForSequenceClassification if task == "model" else KGBertForTokenClassification
+        served = model.from_pretrained(run / task).get_input_embeddings().weight
+        pretrained = load_file(run / "pretrain" / "fused" / "model" / "model.safetensors")
+        (learnt,) = [value for name, value in pretrained.items() if name.endswith("word_embeddings.weight")]
+        assert served.shape == learnt.shape
+    assert load_predictors(run)["kind"].predict("Acme Bank rose in week 3.").label in ("bank", "insurer")
