@@ -207,6 +207,11 @@ class Recipe:
     tasks: tuple[Task, ...]
     seeds: int = 3
     arms: tuple[Arm, ...] = ARMS
+    keep_models: bool = False
+    """Keep the first seed's model of every arm, not of the fused one alone, for runs that begin with it."""
+    begin_with: str = ""
+    """A run that kept its models: each arm begins with what the same arm learnt there, heads apart, and reads the graph
+    of this run. That takes the place of this run's map-tuning and pretraining."""
     limits: str = ""
     """What a reader of the results has to know; goes into the model card."""
 
@@ -228,6 +233,8 @@ class Recipe:
                 raise ValueError(f"{task_says}lora_rank and patience are 0 or more")
         if "text" in self.arms and any(task.kind == "token_classification" for task in self.tasks):
             raise ValueError("the arm text writes facts behind a text, where a token_classification task has no tags")
+        if self.begin_with and (self.map.epochs or self.pretrain.max_steps):
+            raise ValueError("with begin_with nothing is pretrained: set pretrain.max_steps and map.epochs to 0")
         if self.map.epochs and all(task.folds for task in self.tasks):
             raise ValueError("map-tuning needs the training texts of a task without folds")
         if self.seeds < 1:
@@ -241,6 +248,8 @@ class Recipe:
         seeds: int | None,
         arms: tuple[Arm, ...] | None,
         shots: tuple[int, ...] | None = None,
+        keep_models: bool = False,
+        begin_with: Path | None = None,
         **bans: bool | None,
     ) -> "Recipe":
         """The same recipe with what the command line asks for; None leaves a value as it is.
@@ -253,6 +262,11 @@ class Recipe:
         """
         asked: dict[str, Any] = {name: value for name, value in (("seeds", seeds), ("arms", arms)) if value is not None}
         asked["graph"] = replace(self.graph, **{name: value for name, value in bans.items() if value is not None})  # type: ignore[arg-type]
+        if keep_models:
+            asked["keep_models"] = True
+        if begin_with is not None:
+            asked["begin_with"] = str(begin_with.absolute())
+            asked["map"], asked["pretrain"] = replace(self.map, epochs=0.0), replace(self.pretrain, max_steps=0)
         if shots is not None:
             asked["tasks"] = tuple(replace(task, shots=shots) for task in self.tasks)
         try:

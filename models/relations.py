@@ -12,6 +12,7 @@ SPACES = {"Q": "wd:", "C": "umls:"}
 """Prefix of an identifier by its first letter: Wikidata items, UMLS concepts."""
 TEST_FOLD, VALIDATION_FOLD = 4, 3
 """Of KnowledgeNet, whose folds keep documents together."""
+COMPANY_PROPERTIES = frozenset({"CEO", "EMPLOYEE_OR_MEMBER_OF", "FOUNDED_BY", "HEADQUARTERS", "SUBSIDIARY_OF"})
 
 
 def fewrel(path: Path) -> Splits:
@@ -73,6 +74,17 @@ def knowledgenet(path: Path) -> Splits:
                 if len(labels) == 1
             )
             for part, facts in parts.items()
+        }
+    )
+
+
+def knowledgenet_companies(path: Path) -> Splits:
+    """The properties of KnowledgeNet that finance asks for: a company's head, founders, owner, staff and seat."""
+    splits = knowledgenet(path)
+    return Splits(
+        **{
+            part: tuple(example for example in getattr(splits, part) if example.label in COMPANY_PROPERTIES)
+            for part in Splits.PARTS
         }
     )
 

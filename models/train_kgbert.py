@@ -27,6 +27,10 @@ class _Common:
     """Models to compare; default as the recipe says."""
     shots: tuple[int, ...] | None = None
     """Labelled examples a class, each number a comparison of its own; default as the recipe says."""
+    keep_models: bool = False
+    """Keep the first seed's model of every arm, for other runs to begin with."""
+    begin_with: Path | None = None
+    """A run that kept its models: each arm begins with what the same arm learnt there, and reads this run's graph."""
     ban_label_relations: bool = False
     """Keep from the models the relations that state a label, even where the recipe does not say so."""
     ban_inverses: bool = False
@@ -54,6 +58,8 @@ class _Common:
             seeds=self.seeds,
             arms=self.arms,
             shots=self.shots,
+            keep_models=self.keep_models,
+            begin_with=self.begin_with,
             ban_label_relations=self.ban_label_relations or None,
             ban_inverses=self.ban_inverses or None,
             drop_gold_edges=self.drop_gold_edges or None,

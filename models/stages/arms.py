@@ -11,17 +11,19 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import set_seed
 
+from kg.errors import ConfigError
 from kg.linking import Linker
 from models.arms import WITHOUT_KNOWLEDGE, Arm
 from models.base import load_base, load_tokenizer
 from models.batch import KnowledgeEncoder
 from models.entity_table import EntityTable
-from models.recipe import Recipe, Training
+from models.recipe import Recipe, Training, load_recipe
 
 GROUPS = "groups.safetensors"
 """Beside a table: a number for each entity, the same for those of one type and like degree."""
 SHUFFLE_SEED = 20
 """One permutation for all seeds: its pretraining is done once, as for the real table."""
+_HEAD = re.compile(r"classifi|qa_outputs|\bscore\.")
 _FRESH = re.compile(r"knowledge_attention|classifi|qa_outputs|crossattention|cls\.predictions\.transform|\bscore\.")
 TABLES: Mapping[Arm, str] = {"types": "types", "descriptions": "descriptions", "unbanned": "unbanned"}
 """Arms with an entity table of their own, and its folder in ``tables/``; the others read ``table/``."""
@@ -71,17 +73,38 @@ def build_model(
 
 
 def take_over(model: nn.Module, folder: Path) -> None:
-    """Copy the saved weights that ``model`` has too; heads of another task stay as they are."""
+    """Copy the saved weights that ``model`` has too; heads stay as they are.
+
+    Raises:
+        ConfigError: the saved fusion blocks read vectors of another width.
+    """
     saved = load_file(folder / "model.safetensors")
     own = model.state_dict()
-    shared = {name: value for name, value in saved.items() if name in own and own[name].shape == value.shape}
+    carried = {name: value for name, value in saved.items() if name in own and not _HEAD.search(name)}
+    shared = {name: value for name, value in carried.items() if own[name].shape == value.shape}
+    if any("knowledge_attention" in name for name in carried.keys() - shared.keys()):
+        raise ConfigError(f"The fusion blocks of {folder} are of another size; give both runs the same fusion and gnn.")
     if not shared:
         raise ValueError(f"no weight of {folder} fits {type(model).__name__}")
     model.load_state_dict(shared, strict=False)
 
 
-def taught(run_path: Path, arm: Arm) -> Path | None:
-    """The weights that an arm's next training begins with: of its pretraining, or else of its map; None: the base's."""
+def taught(run_path: Path, arm: Arm, *, begin_with: str = "") -> Path | None:
+    """The weights that an arm's next training begins with: of its pretraining, or else of its map; None: the base's.
+
+    Args:
+        begin_with: a run that kept its models; those of its first task go before all others.
+
+    Raises:
+        ConfigError: it kept none of this arm.
+    """
+    if begin_with:
+        run = Path(begin_with)
+        (task, *_) = load_recipe(str(run / "config.toml")).tasks
+        model = run / "jobs" / f"{task.at_shots()[-1].name}-{arm}-0" / "model"
+        if not model.is_dir():
+            raise ConfigError(f"{run} has no model of the arm {arm}; run it with --keep-models and this arm first.")
+        return model
     folders = (run_path / "pretrain" / arm / "model", run_path / "map" / arm / "model")
     return next((folder for folder in folders if folder.is_dir()), None)
 

@@ -84,7 +84,7 @@ def train_task(
     seed: int,
     validate_only: bool = False,
 ) -> dict[str, Any]:
-    """Train, test, keep the answers; the weights are kept for the fused model's first seed only, and its first fold.
+    """Train, test, keep the answers; weights are kept of the first seed and fold, of the fused model if not of all.
 
     Args:
         validate_only: leave no more than the validation score: the test is not for choosing settings.
@@ -96,6 +96,7 @@ def train_task(
         divisions = folds_of(data.examples, task.folds, seed=seed)
     else:
         divisions = [replace(data.division, train=draw(data.examples, data.division.train, task, seed=seed))]
+    kept = (arm == "fused" or recipe.keep_models) and not seed and not validate_only
     outcomes = []
     for number, division in enumerate(divisions):
         own = folder / f"fold-{number}" if task.folds else folder
@@ -112,7 +113,7 @@ def train_task(
                 task=task,
                 arm=arm,
                 seed=seed,
-                model_folder=folder / "model" if (arm, seed, number, validate_only) == ("fused", 0, 0, False) else None,
+                model_folder=folder / "model" if kept and not number else None,
                 validate_only=validate_only,
             )
             write_json(file, outcome)
@@ -195,7 +196,7 @@ def _train_once(
         auto_class=objective.auto_class,
         kgbert_class=objective.kgbert_class,
         seed=seed,
-        warm_start=taught(run_path, arm),
+        warm_start=taught(run_path, arm, begin_with=recipe.begin_with),
         training=training,
         **objective.options(),
     )

@@ -119,6 +119,9 @@ def test_the_command_line_may_ask_for_other_seeds_and_arms() -> None:
     assert (asked.seeds, asked.arms) == (7, ("fused",))
     assert dataclasses.replace(asked, seeds=read.seeds, arms=read.arms) == read
     assert read.with_overrides(seeds=None, arms=None) == read
+    later = read.with_overrides(seeds=None, arms=None, begin_with=Path("runs/other"), keep_models=True)
+    assert Path(later.begin_with).is_absolute()
+    assert (later.map.epochs, later.pretrain.max_steps, later.keep_models) == (0, 0, True)
 
 
 def test_a_path_is_looked_for_as_given_then_in_the_data_then_beside_the_recipes(tmp_path: Path) -> None:

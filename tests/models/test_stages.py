@@ -15,7 +15,7 @@ from typing import Any, get_args
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -29,7 +29,7 @@ from models.kgbert import KGBertForSequenceClassification, KGBertForTokenClassif
 from models.predictor import load_predictors
 from models.recipe import Recipe, load_recipe
 from models.run import Run, data_hash
-from models.stages.arms import arm_table, build_model
+from models.stages.arms import arm_table, build_model, taught
 from models.stages.finetune import train_task
 from models.stages.jobs import Job, run_jobs
 from models.stages.pretrain import pretrained_arms
@@ -311,7 +311,7 @@ def test_the_arm_that_is_served_is_always_pretrained(folder: Path) -> None:
     assert pretrained_arms(read.with_overrides(seeds=None, arms=("plain",))) == ("plain", "fused")
 
 
-def started(run: Path, arm: Any, *, seed: int = 0) -> tuple[torch.nn.Module, Recipe]:
+def started(run: Path, arm: Any, *, seed: int = 0, warm_start: Path | None = None) -> tuple[torch.nn.Module, Recipe]:
     read = load_recipe(str(run / "config.toml"))
     model = build_model(
         read,
@@ -319,11 +319,32 @@ def started(run: Path, arm: Any, *, seed: int = 0) -> tuple[torch.nn.Module, Rec
         auto_class=AutoModelForSequenceClassification,
         kgbert_class=KGBertForSequenceClassification,
         seed=seed,
-        warm_start=None,
+        warm_start=warm_start,
         training=read.tasks[0].training,
         num_labels=2,
     )
     return model, read
+
+
+def test_an_arm_begins_with_what_another_run_taught_it_but_for_the_head(finetuned: Path, tmp_path: Path) -> None:
+    learnt = taught(tmp_path, "fused", begin_with=str(finetuned))
+    assert learnt is not None
+    own = started(finetuned, "fused", warm_start=learnt)[0].state_dict()
+    saved = load_file(learnt / "model.safetensors")
+    for name, value in saved.items():
+        assert torch.equal(own[name], value) is ("classifier" not in name), name
+    with pytest.raises(ConfigError, match=r"no model of the arm shuffled; run it with --keep-models"):
+        taught(tmp_path, "shuffled", begin_with=str(finetuned))
+
+
+def test_fusion_blocks_of_another_width_are_refused(finetuned: Path, tmp_path: Path) -> None:
+    learnt = taught(tmp_path, "fused", begin_with=str(finetuned))
+    assert learnt is not None
+    saved = load_file(learnt / "model.safetensors")
+    name = next(name for name in saved if name.endswith("candidate_key.weight"))
+    save_file({**saved, name: saved[name][:, :-1].contiguous()}, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match="of another size"):
+        started(finetuned, "fused", warm_start=tmp_path)
 
 
 def test_the_arms_start_with_the_same_weights(finetuned: Path) -> None:
