@@ -11,43 +11,14 @@ from typing import Any, TypeAlias
 import ftfy
 import py3langid
 from datasketch import MinHash, MinHashLSH
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass as checked
 from rich.table import Table
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from kg.errors import ConfigError
+from models.training import Cleaning
 
 Step: TypeAlias = Callable[[str], Iterable[str]]
 """One text to those that it becomes: none, itself, or several."""
-
-
-@checked(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Cleaning:
-    """The steps in their order. Those that are on lose nothing that a model could learn from."""
-
-    unicode: bool = True
-    """NFKC, broken encodings mended, control and invisible characters out."""
-    boilerplate: int = 10
-    """Drop lines, numbers aside, that this many documents had; 0 keeps them."""
-    sentences: bool = False
-    """A text is a sentence, not a line."""
-    min_length: int = 21
-    """Characters that a text has at least."""
-    language: str = ""
-    """ISO 639-1 code; texts of other languages are dropped."""
-    duplicates: bool = True
-    """Drop a text that came before, character by character."""
-    near_duplicates: float = 0.8
-    """Drop a text that shares this much of its word triples with one before (Jaccard, by MinHash); 0 keeps them."""
-    mask_numbers: bool = False
-    """Each number becomes ``0``: for models of bags of words."""
-    drop_stop_words: bool = False
-    """English ones: for models of bags of words."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.near_duplicates < 1:
-            raise ValueError(f"near_duplicates is {self.near_duplicates}, expected 0 (off) to less than 1")
 
 
 @dataclass(kw_only=True)

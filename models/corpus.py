@@ -10,14 +10,14 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import pyarrow
 import pyarrow.parquet
 from selectolax.lexbor import LexborHTMLParser
 
 from kg.errors import InputError
-from models.examples import read_json_lines, read_lines
+from models.examples import format_of, opened, read_json_lines, read_lines
 
 Reader: TypeAlias = Callable[[Path, str], Iterator[str]]
 
@@ -32,15 +32,15 @@ def read_corpus(path: Path, *, key: str = "text") -> Iterator[str]:
         InputError: a file cannot be read or has no ``key``; it names the file and the line.
     """
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if _suffix(file) in READERS and file.is_file()]
+        files = [file for file in sorted(path.rglob("*")) if format_of(file) in READERS and file.is_file()]
         if not files:
             raise InputError(path, f"holds no corpus file; known are {_known()}, plain or .gz")
         for file in files:
             yield from read_corpus(file, key=key)
         return
-    if _suffix(path) not in READERS:
+    if format_of(path) not in READERS:
         raise InputError(path, f"a corpus is a folder or one of {_known()}, plain or .gz; this is {path.suffix!r}")
-    for text in READERS[_suffix(path)](path, key):
+    for text in READERS[format_of(path)](path, key):
         if text.strip():
             yield text.strip()
 
@@ -77,8 +77,8 @@ def _json_lines(path: Path, key: str) -> Iterator[str]:
 
 def _table(path: Path, key: str) -> Iterator[str]:
     csv.field_size_limit(sys.maxsize)  # a contract is longer than the 131,072 characters that csv allows
-    with _readable(path), _opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t" if _suffix(path) == ".tsv" else ",", strict=True)
+    with _readable(path), opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="\t" if format_of(path) == ".tsv" else ",", strict=True)
         if key not in (rows.fieldnames or ()):
             raise InputError(path, f"has no column {key!r}, only {', '.join(rows.fieldnames or ())}", line=1)
         try:
@@ -107,7 +107,7 @@ def _parquet(path: Path, key: str) -> Iterator[str]:
 
 def _html(path: Path, _: str) -> Iterator[str]:
     with _readable(path):
-        with _opened(path, "rb") as stream:
+        with opened(path, "rb") as stream:
             raw = stream.read()
         named = re.search(rb"charset=[\"']?([\w-]+)", raw[:2048])
         try:
@@ -137,18 +137,8 @@ def _checked(value: object, path: Path, key: str, number: int) -> str:
     return value
 
 
-def _suffix(path: Path) -> str:
-    return (path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix).lower()
-
-
 def _known() -> str:
     return ", ".join(READERS)
-
-
-def _opened(path: Path, mode: str, **options: Any) -> IO[Any]:
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    opened: IO[Any] = opener(path, mode, **options)
-    return opened
 
 
 @contextmanager

@@ -7,8 +7,7 @@ from typing import TypeAlias
 
 from kg.errors import ConfigError, InputError
 from models.examples import Example, Splits, read_json_lines, read_lines, stratified_split, tag_words
-from models.readers import education, finance, law, medicine, patents
-from models.relations import fewrel, knowledgenet, knowledgenet_companies
+from models.readers import education, finance, law, medicine, patents, relations
 from models.table_reader import Columns, table
 
 
@@ -71,9 +70,7 @@ READERS: Mapping[str, Reader] = {
     "phrasebank": phrasebank,
     "conll_folder": conll_folder,
     "bio_folder": bio_folder,
-    "fewrel": fewrel,
-    "knowledgenet": knowledgenet,
-    "knowledgenet_companies": knowledgenet_companies,
+    **relations.READERS,
     **finance.READERS,
     **law.READERS,
     **medicine.READERS,

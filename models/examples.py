@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from kg.errors import InputError
 
@@ -150,23 +150,35 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number of the last line, and content, of each row below a header that has ``columns``.
+def format_of(path: Path) -> str:
+    """What its name ends in, ``.gz`` aside."""
+    return (path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix).lower()
+
+
+def opened(path: Path, mode: str, **options: Any) -> IO[Any]:
+    """A file, plain or ``.gz``, to be read."""
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    stream: IO[Any] = opener(path, mode, **options)
+    return stream
+
+
+def read_csv(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number of the last line, and content, of each row below a header that has ``columns``; ``.tsv`` has tabs.
 
     Raises:
         InputError: it cannot be read, or a row has fewer fields than the header.
     """
     reader: csv.DictReader[str] | None = None
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream, delimiter="\t" if format_of(path) == ".tsv" else ",", strict=True)
             if not set(columns) <= set(reader.fieldnames or ()):
                 raise InputError(path, f"expected the columns {', '.join(columns)}, got {reader.fieldnames}", line=1)
             for row in reader:
                 if None in row.values() or None in row:
                     raise InputError(path, f"expected {len(reader.fieldnames or ())} fields", line=reader.line_num)
                 yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error, csv.Error) as error:
         raise InputError(path, f"cannot be read: {error}", line=reader.line_num + 1 if reader else None) from error
 
 
@@ -176,9 +188,8 @@ def read_lines(path: Path, *, encoding: str = "utf-8") -> Iterator[str]:
     Raises:
         InputError: it cannot be read.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding=encoding, newline="\n") as stream:
+        with opened(path, "rt", encoding=encoding, newline="\n") as stream:
             for line in stream:
                 yield line.rstrip("\r\n")
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:

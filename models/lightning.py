@@ -20,9 +20,9 @@ from kg.errors import ConfigError
 from models.batch import KnowledgeCollator, KnowledgeEncoder, hide_mentions
 from models.examples import Splits
 from models.objectives import Objective
-from models.recipe import Training
 from models.stages.arms import is_fresh
 from models.trainer import Passes, make_optimizer
+from models.training import Training
 
 MAX_NORM = 1.0
 """Of the gradient, where Lightning's trainer is not told another one; as in ours."""

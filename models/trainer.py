@@ -23,7 +23,7 @@ from transformers.trainer_callback import PrinterCallback
 from kg.errors import ConfigError, KGError
 from models.base import fast_bf16, quiet
 from models.batch import IGNORED
-from models.recipe import Training
+from models.training import Training
 
 COMPLETE = "COMPLETE.json"
 

@@ -17,14 +17,15 @@ from models.arms import WITHOUT_KNOWLEDGE, Arm
 from models.base import load_base, load_tokenizer
 from models.batch import KnowledgeEncoder
 from models.entity_table import EntityTable
-from models.recipe import Recipe, Training, load_recipe
+from models.recipe import Recipe, load_recipe
+from models.training import Training
 
 GROUPS = "groups.safetensors"
 """Beside a table: a number for each entity, the same for those of one type and like degree."""
 SHUFFLE_SEED = 20
 """One permutation for all seeds: its pretraining is done once, as for the real table."""
 _HEAD = re.compile(r"classifi|qa_outputs|\bscore\.")
-_FRESH = re.compile(r"knowledge_attention|classifi|qa_outputs|crossattention|cls\.predictions\.transform|\bscore\.")
+_FRESH = re.compile(rf"{_HEAD.pattern}|knowledge_attention|crossattention|cls\.predictions\.transform")
 TABLES: Mapping[Arm, str] = {"types": "types", "descriptions": "descriptions", "unbanned": "unbanned"}
 """Arms with an entity table of their own, and its folder in ``tables/``; the others read ``table/``."""
 

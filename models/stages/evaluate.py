@@ -1,6 +1,6 @@
 """Last stage: every arm on every task with every seed, a trivial baseline beside them, and the report."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from models.run import Run
 from models.stages.finetune import task_job
 from models.stages.found import searched
 from models.stages.jobs import run_jobs
-from models.stages.taskdata import divided, draw, folds_of
+from models.stages.taskdata import divided, divisions_of
 
 console = Console(stderr=True)
 
@@ -49,10 +49,7 @@ def run_stage(run: Run, settings: Settings) -> None:
 def trivial(task: Task, path: Path) -> list[dict[str, Any]]:
     """Rows of the trivial systems, trained and tested with what the first seed of the models is."""
     examples, division = divided(task, path)
-    if task.folds:
-        divisions = folds_of(examples, task.folds, seed=0)
-    else:
-        divisions = [replace(division, train=draw(examples, division.train, task, seed=0))]
+    divisions = divisions_of(examples, division, task, seed=0)
     given = [([examples[at] for at in one.train], [examples[at] for at in one.test]) for one in divisions]
     objective = objective_for(task.kind, examples, train=given[0][0], **asdict(task.decoding))
     return rows(task, objective, given)

@@ -5,7 +5,6 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,7 +27,7 @@ from models.run import Run, aside, write_json
 from models.stages.arms import arm_table, build_model, is_fresh, taught, text_encoder, with_vocabulary
 from models.stages.found import searched
 from models.stages.jobs import RESULT, Job, Report, run_jobs
-from models.stages.taskdata import Division, Prepared, any_of_example, draw, folds_of, prepared, seen
+from models.stages.taskdata import Division, Prepared, any_of_example, divisions_of, prepared, seen
 from models.stopping import KeepBest
 from models.trainer import fit
 
@@ -92,10 +91,7 @@ def train_task(
     started = time.monotonic()
     recipe = with_vocabulary(run_path, recipe)
     data = prepared(run_path, recipe.base, snapshot, task, path, facts=arm == "text")
-    if task.folds:
-        divisions = folds_of(data.examples, task.folds, seed=seed)
-    else:
-        divisions = [replace(data.division, train=draw(data.examples, data.division.train, task, seed=seed))]
+    divisions = divisions_of(data.examples, data.division, task, seed=seed)
     kept = (arm == "fused" or recipe.keep_models) and not seed and not validate_only
     outcomes = []
     for number, division in enumerate(divisions):

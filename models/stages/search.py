@@ -15,11 +15,12 @@ from rich.console import Console
 
 from kg.settings import Settings
 from models.arms import Arm
-from models.recipe import Task, Training
+from models.recipe import Task
 from models.run import Run, write_text
 from models.stages.finetune import task_job
 from models.stages.found import FOUND, searched
 from models.stages.jobs import Job, run_jobs
+from models.training import Training
 
 console = Console(stderr=True)
 

@@ -14,8 +14,9 @@ from models.data import read_task
 from models.examples import Example, Splits
 from models.facts import FACT_TOKENS, Facts
 from models.objectives import Objective, objective_for
-from models.recipe import Task, Training
+from models.recipe import Task
 from models.stages.arms import text_encoder
+from models.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,13 @@ def draw(examples: Sequence[Example], train: Sequence[int], task: Task, *, seed:
             drawn.append(index)
             counts.update(types or {"O"})
     return sorted(drawn)
+
+
+def divisions_of(examples: Sequence[Example], division: Division, task: Task, *, seed: int) -> list[Division]:
+    """What each model of a seed is trained, chosen and tested with: one a fold, else one on what the seed labels."""
+    if task.folds:
+        return folds_of(examples, task.folds, seed=seed)
+    return [replace(division, train=draw(examples, division.train, task, seed=seed))]
 
 
 def folds_of(examples: Sequence[Example], count: int, *, seed: int) -> list[Division]:

@@ -30,7 +30,8 @@ from models.export import FULL, INT8, OnnxPredictor, export_model
 from models.kgbert import KGBertForSequenceClassification
 from models.objectives.objective import predict_raw
 from models.recipe import load_recipe
-from models.stages.finetune import prepared, train_task
+from models.stages.finetune import train_task
+from models.stages.taskdata import prepared
 
 BATCH = 32
 

@@ -42,9 +42,9 @@ from models.data import read_task
 from models.entity_table import FIRST, NULL, EntityTable
 from models.kgbert import KGBertForMaskedLM, KGBertForSequenceClassification
 from models.masking import Masker, predict_masked_only
-from models.recipe import Training
 from models.stages.arms import is_fresh
 from models.trainer import fit
+from models.training import Training
 
 TABLE = EntityTable.random(num_entities=10_000, dim=128)
 LABELS = 3

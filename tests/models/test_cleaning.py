@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kg.errors import ConfigError
-from models.cleaning import Cleaning, clean_sample, draw, near_duplicates, normalise, sentences
+from models.cleaning import clean_sample, draw, near_duplicates, normalise, sentences
+from models.training import Cleaning
 
 OFF = {"unicode": False, "boilerplate": 0, "min_length": 1, "duplicates": False, "near_duplicates": 0.0}
 WORDS = ["".join(letters) for letters in product("abcdefg", repeat=3)]

@@ -16,9 +16,9 @@ from models.examples import Example, Splits
 from models.kgbert import KGBertForSequenceClassification, KGBertModel
 from models.lightning import KGFuseData, KGFuseModule
 from models.objectives import objective_for
-from models.recipe import Training
 from models.stages.arms import is_fresh
 from models.trainer import fit
+from models.training import Training
 from tests.builders import COMPANIES
 from tests.models.tiny import FUSION, open_gates, tiny_base, tiny_encoder
 

@@ -21,9 +21,10 @@ from models.objectives import KINDS, METRICS, Objective, objective_for, objectiv
 from models.objectives.answers import answer_f1
 from models.predictor import Predictor
 from models.proof import score
-from models.recipe import Task, Training
+from models.recipe import Task
 from models.stages.arms import is_fresh
 from models.trainer import fit
+from models.training import Training
 from tests.builders import COMPANIES
 from tests.models.tiny import FUSION, TABLE, open_gates, tiny_base, tiny_encoder
 

@@ -14,11 +14,12 @@ from kg.errors import ConfigError
 from kg.settings import Settings
 from models.arms import Arm
 from models.entity_table import EntityTable
-from models.recipe import RECIPES, Graph, Pretrain, Recipe, Task, load_recipe
+from models.recipe import RECIPES, Graph, Recipe, Task, load_recipe
 from models.run import Run
 from models.stages.arms import with_vocabulary
 from models.stages.pretrain import pretrain_arm
 from models.stages.texts import HELD_OUT, Texts, read_texts
+from models.training import Pretrain
 from models.vocabulary import Extension
 from tests.builders import tiny_snapshot
 from tests.models.families import FAMILIES, SUBJECTS, domain_texts, general_texts, tiny_language_model

@@ -9,8 +9,9 @@ import pytest
 
 from kg.errors import ConfigError, InputError
 from models.fusion import FusionConfig
-from models.recipe import RECIPES, Graph, Pretrain, Recipe, Task, Training, load_recipe, parse_recipe
+from models.recipe import RECIPES, Graph, Recipe, Task, load_recipe, parse_recipe
 from models.run import Run, aside, child_process, data_hash, licence_of, read_manifest, write_json, write_text
+from models.training import Pretrain, Training
 
 
 def recipe(**values: object) -> Recipe:

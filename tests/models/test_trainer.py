@@ -16,7 +16,6 @@ from models.base import load_base
 from models.batch import KnowledgeCollator, KnowledgeEncoder, hide_mentions
 from models.entity_table import EntityTable
 from models.kgbert import KGBertForSequenceClassification
-from models.recipe import Training
 from models.trainer import (
     COMPLETE,
     CheckpointedTrainer,
@@ -27,6 +26,7 @@ from models.trainer import (
     last_complete_checkpoint,
     seal,
 )
+from models.training import Training
 from tests.builders import COMPANIES
 from tests.models.tiny import FUSION, open_gates, tiny_base, tiny_encoder
 

@@ -24,7 +24,7 @@ from models.entity_table import FIRST, EntityTable
 from models.examples import Example
 from models.kgbert import KGBertForSequenceClassification
 from models.lora import linear_layers, low_rank
-from models.recipe import Graph, Recipe, Task, Training, load_settings
+from models.recipe import Graph, Recipe, Task, load_settings
 from models.run import Run
 from models.stages.arms import is_fresh
 from models.stages.finetune import train_task
@@ -33,6 +33,7 @@ from models.stages.search import search
 from models.stages.taskdata import draw, folds_of
 from models.stopping import KeepBest
 from models.trainer import fit
+from models.training import Training
 from tests.builders import COMPANIES, tiny_snapshot
 from tests.models.tiny import FUSION, TABLE, answer, open_gates, tiny_base, tiny_encoder
 

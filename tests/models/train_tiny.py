@@ -18,9 +18,9 @@ import models.trainer
 from models.batch import KnowledgeCollator, hide_mentions
 from models.entity_table import EntityTable
 from models.kgbert import KGBertForSequenceClassification
-from models.recipe import Training
 from models.stages.arms import is_fresh
 from models.trainer import fit
+from models.training import Training
 from tests.builders import COMPANIES
 from tests.models.tiny import FUSION, open_gates, tiny_base, tiny_encoder
 

@@ -5,8 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from kg.errors import InputError
-from models.examples import Example, Mention, Splits, read_json_lines, stratified_split
+from models.examples import Example, Mention, Splits, expecting, read_json_lines, stratified_split
 
 SPACES = {"Q": "wd:", "C": "umls:"}
 """Prefix of an identifier by its first letter: Wikidata items, UMLS concepts."""
@@ -25,13 +24,11 @@ def fewrel(path: Path) -> Splits:
         InputError: not a file of that form.
     """
     examples: dict[str, Example] = {}
-    try:
+    with expecting(path, "FewRel: relation to instances with tokens, h and t"):
         for relation, instances in json.loads(path.read_text(encoding="utf-8")).items():
             for number, instance in enumerate(instances):
                 example = _instance(instance, relation, f"{relation}:{number}")
                 examples.setdefault(example.text + str(example.pair), example)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise InputError(path, f"expected FewRel: relation to instances with tokens, h and t ({error})") from error
     train, test = stratified_split(tuple(examples.values()), share=0.4, seed=0)
     train, validation = stratified_split(train, share=0.1, seed=0)
     return Splits(train=train, validation=validation, test=test)
@@ -59,11 +56,9 @@ def knowledgenet(path: Path) -> Splits:
     """
     parts: dict[str, dict[tuple[Any, ...], set[str]]] = {part: defaultdict(set) for part in Splits.PARTS}
     for number, row in read_json_lines(path, ("fold", "property", "text", "subject", "object")):
-        try:
+        with expecting(path, "a fact with spans and a fold", line=number):
             mentions = tuple(_mention(row[end]) for end in ("subject", "object"))
             part = {TEST_FOLD: "test", VALIDATION_FOLD: "validation"}.get(int(str(row["fold"])), "train")
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(path, f"expected a fact with spans and a fold ({error})", line=number) from error
         if mentions[0].end <= mentions[1].start or mentions[1].end <= mentions[0].start:
             parts[part][str(row["text"]), *mentions].add(str(row["property"]))
     return Splits(
@@ -96,3 +91,10 @@ def _mention(end: Any) -> Mention:
 
 def _curie(identifier: str) -> str | None:
     return SPACES[identifier[0]] + identifier if identifier[1:].isdigit() and identifier[0] in SPACES else None
+
+
+READERS = {
+    "fewrel": fewrel,
+    "knowledgenet": knowledgenet,
+    "knowledgenet_companies": knowledgenet_companies,
+}
