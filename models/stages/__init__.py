@@ -3,6 +3,7 @@
 from kg.settings import Settings
 from models.run import Run
 from models.stages import evaluate, finetune, gnn, pretrain
+from models.stages.arms import taught
 from models.stages.search import search
 
 STAGES = {
@@ -19,6 +20,9 @@ def run_stages(run: Run, settings: Settings, *, last: str, trials: int = 0) -> N
     Args:
         trials: settings to try before fine-tuning.
     """
+    begin_with = run.recipe.begin_with
+    for arm in pretrain.pretrained_arms(run.recipe) if begin_with else ():
+        taught(run.path, arm, begin_with=begin_with)  # what is missing is said before anything is made
     for name, run_stage in STAGES.items():
         if name == "finetune" and trials:
             search(run, settings, trials)

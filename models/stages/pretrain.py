@@ -20,7 +20,7 @@ from models.cleaning import cleaning_table
 from models.masking import CAUSAL, MASKED, Family, corruptor, family_of, predict_masked_only
 from models.recipe import Recipe
 from models.run import Run, aside, write_json
-from models.stages.arms import arm_table, build_model, taught, text_encoder, with_vocabulary
+from models.stages.arms import arm_table, build_model, text_encoder, with_vocabulary
 from models.stages.gnn import make_tables
 from models.stages.jobs import RESULT, Job, Report, run_jobs
 from models.stages.maptune import tune_maps
@@ -40,8 +40,6 @@ Prepare = Callable[[Mapping[str, Any], int], dict[str, Any]]
 def run_stage(run: Run, settings: Settings) -> None:
     """Leave ``pretrain/<arm>/model`` for each arm, and for the fused one, which is served; no steps skip this."""
     arms = pretrained_arms(run.recipe)
-    for arm in arms if run.recipe.begin_with else ():
-        taught(run.path, arm, begin_with=run.recipe.begin_with)  # what is missing is said before anything is made
     make_tables(run, settings)
     config = run.recipe.pretrain
     if config.max_steps == 0:
