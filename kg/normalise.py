@@ -93,6 +93,12 @@ class NormalText:
             last += 1
         return first, last
 
+    def base(self, index: int) -> int:
+        """The code point of the original that an accent at ``index`` stands on; of any other, ``index`` itself."""
+        while 0 < index < len(self.original) and self.origin is not None and _is_generic_mark(self.original[index]):
+            index -= 1
+        return index
+
     def place(self, index: int) -> int:
         """Where code point ``index`` of the original, or what comes after it, is in ``text``."""
         return index if self.origin is None else int(np.searchsorted(self.origin, index))

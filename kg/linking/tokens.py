@@ -96,7 +96,7 @@ class Tokens:
 
     def words_at(self, start: int, end: int) -> tuple[int, int]:
         """The words that code points ``start`` to ``end`` of the original touch, first and one past the last."""
-        first, last = self.normal.place(start), self.normal.place(end)
+        first, last = self.normal.place(self.normal.base(start)), self.normal.place(end)
         begin = bisect_left(self.ends, first + 1)
         return begin, max(begin, bisect_left(self.starts, last))
 

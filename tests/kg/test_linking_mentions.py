@@ -130,6 +130,12 @@ def test_entities_are_closer_the_fewer_steps_and_the_fewer_others_are_between_th
     assert closeness([], 3, 0, 1) == 0
 
 
+def test_an_accent_alone_touches_the_word_that_it_stands_on() -> None:
+    assert tokens_of("cafe\u0301 noir").words_at(4, 5) == (0, 1)
+    assert tokens_of("000000\u20d0").words_at(6, 7) == (0, 1)
+    assert tokens_of("\u20d0 noir").words_at(0, 1) == (0, 0)
+
+
 @given(st.text(max_size=60), st.data())
 def test_words_at_a_span_are_those_that_it_touches(text: str, data: st.DataObject) -> None:
     if not text:
