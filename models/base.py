@@ -114,6 +114,25 @@ def fast_bf16() -> bool:
 
 
 @contextmanager
+def attention_written_out(model: nn.Module) -> Iterator[None]:
+    """Within it, attention is products and a softmax: PyTorch has no fused kernel for dropout on a CPU.
+
+    What stands in for one takes 1.22 s for a training step of 16 texts of 128 tokens, this 1.01 s; of 32 tokens 0.27
+    and 0.24 s. Without dropout, and on GPUs, the fused kernel is as fast or faster.
+    """
+    parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    before = [part.config._attn_implementation for part in parts]
+    change = not torch.cuda.is_available() and set(before) == {"sdpa"}
+    try:
+        for part in parts if change else ():
+            part.set_attn_implementation("eager")
+        yield
+    finally:
+        for part in parts if change else ():
+            part.set_attn_implementation("sdpa")
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """No load report, progress bar or advice: which weights are new is known and intended here."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()

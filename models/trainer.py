@@ -21,7 +21,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
 from kg.errors import ConfigError, KGError
-from models.base import fast_bf16, quiet
+from models.base import attention_written_out, fast_bf16, quiet
 from models.batch import IGNORED
 from models.training import Training
 
@@ -246,7 +246,7 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     newest = last_complete_checkpoint(folder)
-    with quiet():
+    with quiet(), attention_written_out(model):
         done = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     losses = [(int(row["step"]), float(row["loss"])) for row in trainer.state.log_history if "loss" in row]
     return Trained(losses=losses, seconds=float(done.metrics["train_runtime"]), steps=int(done.global_step))
