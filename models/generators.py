@@ -8,10 +8,11 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
-    EncoderDecoderModel,
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from models.pointer_generator import PointerGenerator
 
 
 def load_pretrained(auto_class: Any, name: str, **options: Any) -> PreTrainedModel:
@@ -32,12 +33,12 @@ def load_pretrained(auto_class: Any, name: str, **options: Any) -> PreTrainedMod
 
 
 def _twice(name: str, config: Any, options: dict[str, Any]) -> PreTrainedModel:
-    """The base on both sides, with attention from one to the other that is new (arXiv 1907.12461).
+    """The base on both sides, with attention from one to the other that is new (arXiv 1907.12461), and with copying.
 
     A checkpoint without a head gets its word embeddings for one; before them the identity is a better start than noise.
     """
     sides = {f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in options.items()}
-    model: PreTrainedModel = EncoderDecoderModel.from_encoder_decoder_pretrained(name, name, **sides)
+    model: PreTrainedModel = PointerGenerator.from_encoder_decoder_pretrained(name, name, **sides)
     transform = getattr(getattr(getattr(model.decoder, "cls", None), "predictions", None), "transform", None)
     if transform is not None and "MaskedLM" not in str(config.architectures):
         nn.init.eye_(transform.dense.weight)

@@ -1,14 +1,14 @@
 """The arms of a comparison: one model each, the same in all but the knowledge that it is given."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from transformers import set_seed
 
 from kg.errors import ConfigError
@@ -25,7 +25,7 @@ GROUPS = "groups.safetensors"
 SHUFFLE_SEED = 20
 """One permutation for all seeds: its pretraining is done once, as for the real table."""
 _HEAD = re.compile(r"classifi|qa_outputs|\bscore\.")
-_FRESH = re.compile(rf"{_HEAD.pattern}|knowledge_attention|crossattention|cls\.predictions\.transform")
+_FRESH = re.compile(rf"{_HEAD.pattern}|knowledge_attention|crossattention|copy_|cls\.predictions\.transform")
 TABLES: Mapping[Arm, str] = {"types": "types", "descriptions": "descriptions", "unbanned": "unbanned"}
 """Arms with an entity table of their own, and its folder in ``tables/``; the others read ``table/``."""
 
@@ -74,13 +74,16 @@ def build_model(
 
 
 def take_over(model: nn.Module, folder: Path) -> None:
-    """Copy the saved weights that ``model`` has too; heads stay as they are.
+    """Copy the saved weights that ``model`` has too; heads stay as they are. Those of an encoder go to both sides of
+    an encoder-decoder that is made of it.
 
     Raises:
         ConfigError: the saved fusion blocks read vectors of another width.
     """
     saved = load_file(folder / "model.safetensors")
     own = model.state_dict()
+    if saved.keys().isdisjoint(own):
+        saved = on_both_sides(saved, own)
     carried = {name: value for name, value in saved.items() if name in own and not _HEAD.search(name)}
     shared = {name: value for name, value in carried.items() if own[name].shape == value.shape}
     if any("knowledge_attention" in name for name in carried.keys() - shared.keys()):
@@ -88,6 +91,19 @@ def take_over(model: nn.Module, folder: Path) -> None:
     if not shared:
         raise ValueError(f"no weight of {folder} fits {type(model).__name__}")
     model.load_state_dict(shared, strict=False)
+
+
+def on_both_sides(saved: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """Weights of an encoder by the names that an encoder-decoder has for them; knowledge attention where it has any."""
+    bare = {name.removeprefix("model.").replace(".block.", "."): value for name, value in saved.items()}
+    inner = {name.partition(".")[2]: value for name, value in bare.items()}  # an encoder has no name for itself there
+    found = {}
+    for name in own:
+        side, _, rest = name.removeprefix("model.").replace(".block.", ".").partition(".")
+        among = {"encoder": inner, "decoder": bare}.get(side, {})
+        if rest in among:
+            found[name] = among[rest]
+    return found
 
 
 def taught(run_path: Path, arm: Arm, *, begin_with: str = "") -> Path | None:

@@ -69,9 +69,9 @@ MAKERS: dict[str, Callable[[str, str, bool, int], Example]] = {
         id=t, text=t, second="Who rose?", answers=((0, c),) if up else ()
     ),
     "multiple_choice": lambda c, t, up, w: Example(
-        id=t, text=t, second="It", choices=("rose", "slept", "fell")[-2 - w % 2 :], label="slept"
+        id=t, text=t, second="It", choices=("rose", "slept", "fell", "sang")[w % 2 : 2 + w % 2 * 2], label="slept"
     ),
-    "seq2seq_generation": lambda c, t, up, w: Example(id=t, text=t, target="up" if up else "down"),
+    "seq2seq_generation": lambda c, t, up, w: Example(id=t, text=t, target="rose" if up else "fell"),
     "causal_generation": lambda c, t, up, w: Example(id=t, text=t, target="up" if up else "down"),
 }
 ASKED: dict[str, dict[str, Any]] = {
@@ -88,7 +88,7 @@ ANSWERS = {
     "relation_classification": "up",
     "question_answering": "Acme Bank",
     "multiple_choice": "slept",
-    "seq2seq_generation": "up",
+    "seq2seq_generation": "rose",
     "causal_generation": "up",
 }
 LIKE_T5 = "seq2seq_generation, T5"
