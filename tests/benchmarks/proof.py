@@ -4,7 +4,9 @@
     python tests/benchmarks/proof.py --work /tmp/proof --json tests/benchmarks/results/proof.json
 
 Each recipe is a run of ``python -m models.train_kgbert evaluate`` in a folder of its own below ``--work``; what is
-finished there is not done again, so an interrupted proof goes on where it was.
+finished there is not done again, so an interrupted proof goes on where it was. Other comparisons go to other files:
+``--recipes knowledgenet … -- --shots 5 20 100`` is ``label_curve.json``; ``--recipes fewrel_wiki … -- --keep-models``, then
+``--recipes fewrel_news … -- --begin-with WORK/fewrel_wiki``, is ``transfer.json``.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from rich.table import Table
 from models.arms import CONTROLS
 
 ROOT = Path(__file__).parent.parent.parent
-RECIPES = ("fewrel_news", "fewrel_wiki", "knowledgenet", "bc5cdr")
+RECIPES = ("fewrel_news", "fewrel_wiki", "knowledgenet", "bc5cdr", "finance_relations")
 
 
 def main() -> None:
