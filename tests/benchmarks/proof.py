@@ -5,8 +5,8 @@
 
 Each recipe is a run of ``python -m models.train_kgbert evaluate`` in a folder of its own below ``--work``; what is
 finished there is not done again, so an interrupted proof goes on where it was. Other comparisons go to other files:
-``--recipes knowledgenet … -- --shots 5 20 100`` is ``label_curve.json``; ``--recipes fewrel_wiki … -- --keep-models``, then
-``--recipes fewrel_news … -- --begin-with WORK/fewrel_wiki``, is ``transfer.json``.
+``--recipes knowledgenet … -- --shots 5 20 100`` is ``label_curve.json``; ``--recipes fewrel_wiki … -- --keep-models``
+and then ``--recipes fewrel_news … -- --begin-with WORK/fewrel_wiki`` are ``transfer.json``.
 """
 
 import argparse
