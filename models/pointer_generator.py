@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, EncoderDecoderConfig, EncoderDecoderModel
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
@@ -59,10 +60,11 @@ class PointerGenerator(EncoderDecoderModel):
             decoder_output_hidden_states=True,
             **kwargs,
         )
-        where, share = self.copied(output, source, attention_mask)
+        where, copies = self.copied(output, source, attention_mask)
         if labels is not None:
-            output.loss = self.loss(output.logits, where, share, source, labels)
+            output.loss = self.loss(output.logits, where, copies, source, labels)
         if labels is None or not self.training:
+            share = copies.sigmoid()
             written = output.logits.float().softmax(-1) * (1 - share)
             places = source[:, None].expand(-1, written.shape[1], -1)
             output.logits = written.scatter_add(2, places, where * share).clamp(min=TINY).log()
@@ -72,7 +74,7 @@ class PointerGenerator(EncoderDecoderModel):
 
     def copied(self, output: Any, source: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Of each token that is written, where in the source it is from if copied ``[batch, target, source]``, and the
-        chance that it is ``[batch, target, 1]``.
+        logit of its being copied ``[batch, target, 1]``.
 
         The vocabulary's scores of the source's tokens are where the choice begins: untrained, it copies what of the
         source the decoder would write.
@@ -84,17 +86,17 @@ class PointerGenerator(EncoderDecoderModel):
         if mask is not None:
             scores = scores.masked_fill(mask[:, None] == 0, torch.finfo(scores.dtype).min)
         where = scores.softmax(-1)
-        share = self.copy_share(torch.cat([states, where.to(read.dtype) @ read], dim=-1))
-        return where, share.float().sigmoid()
+        return where, self.copy_share(torch.cat([states, where.to(read.dtype) @ read], dim=-1)).float()
 
-    def loss(self, logits: Tensor, where: Tensor, share: Tensor, source: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, where: Tensor, copies: Tensor, source: Tensor, labels: Tensor) -> Tensor:
         """Mean negative log probability of the labels, without the mixture of all other tokens."""
         kept = labels != IGNORED
-        written = torch.exp(-nn.functional.cross_entropy(logits[kept].float(), labels[kept], reduction="none"))
+        written = -nn.functional.cross_entropy(logits[kept].float(), labels[kept], reduction="none")
         same = source[:, None] == labels[..., None]
-        copied = (where * same).sum(-1)[kept]
-        share = share[..., 0][kept]
-        return -((1 - share) * written + share * copied).clamp(min=TINY).log().mean()
+        copied = (where * same).sum(-1)[kept].clamp(min=TINY).log()
+        copies = copies[..., 0][kept]
+        log_chance: Tensor = torch.logaddexp(logsigmoid(-copies) + written, logsigmoid(copies) + copied)
+        return -log_chance.mean()
 
 
 def _keep_source(encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
