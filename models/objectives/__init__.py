@@ -65,7 +65,7 @@ def objective_for(
         decoding: how text is written (``models.recipe.Decoding``).
 
     Raises:
-        ConfigError: an example lacks what is predicted, or what it is predicted from.
+        ConfigError: an example lacks what is predicted, or what it is predicted from, or has a text too many.
     """
     for example in examples:
         lacking = [field for field in KINDS[kind].needs if getattr(example, field) in (None, "", ())]
@@ -73,6 +73,11 @@ def objective_for(
             raise ConfigError(
                 f"A task of the kind {kind} needs {' and '.join(KINDS[kind].needs)} of each example; {example.id!r} "
                 f"has no {lacking[0]}: choose another kind, or name its column in columns."
+            )
+        if example.second and not (KINDS[kind].pairs or KINDS[kind].writes):
+            raise ConfigError(
+                f"A task of the kind {kind} reads one text, but example {example.id!r} has a second: choose another "
+                "kind, or give that column another name."
             )
         if example.choices and example.label not in example.choices:
             raise ConfigError(f"The label of example {example.id!r} is none of its choices {list(example.choices)}.")

@@ -378,6 +378,8 @@ def test_what_a_kind_needs_is_asked_of_the_data_and_of_who_asks(
         objective_for("regression", [example])
     with pytest.raises(ConfigError, match="none of its choices"):
         objective_for("multiple_choice", [dataclasses.replace(example, choices=("y", "z"))])
+    with pytest.raises(ConfigError, match="sequence_classification reads one text, but example '7' has a second"):
+        objective_for("sequence_classification", [dataclasses.replace(example, second="b")])
     objective = objective_for("pair_classification", [dataclasses.replace(example, second="b")])
     model = objective.kgbert_class.from_base(bases["bert"], TABLE, fusion=FUSION, **objective.options())
     predictor = Predictor(model, encoder, Task(name="t", kind="pair_classification", reader="table", path="p"))
