@@ -5,7 +5,7 @@ been pretrained. Copying needs few examples to be learnt, writing needs many: na
 written right long before the cross-attention, which starts untrained, has learnt to carry them over.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, EncoderDecoderConfig
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from models.batch import IGNORED
+from models.heads import predict_only
 
 SOURCE = "source_ids"
 """Key of an encoder's output: the tokens that may be copied."""
@@ -48,54 +49,84 @@ class PointerGenerator(EncoderDecoderModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
-        """As ``EncoderDecoderModel``, whose encoder outputs have to come from ``generate`` where they are given."""
+        """As ``EncoderDecoderModel``, whose encoder outputs have to come from ``generate`` where they are given.
+
+        In training with labels the logits are left out, but for those that the loss is of.
+        """
         source: Any = input_ids if encoder_outputs is None else encoder_outputs[SOURCE]
+        labelled = labels is not None and self.training
+        asked = torch.ones(()) if labels is None else labels != IGNORED
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-        output: Any = super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            decoder_input_ids=decoder_input_ids,
-            encoder_outputs=encoder_outputs,
-            decoder_output_hidden_states=True,
-            **kwargs,
-        )
-        where, copies = self.copied(output, source, attention_mask)
+        handle = predict_only(self.decoder, lambda: asked) if labelled else None
+        try:
+            output: Any = super().forward(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                decoder_input_ids=decoder_input_ids,
+                encoder_outputs=encoder_outputs,
+                decoder_output_hidden_states=True,
+                **kwargs,
+            )
+        finally:
+            if handle:
+                handle.remove()
+        states = output.decoder_hidden_states[-1]
+        places = asked if labelled else states.new_ones(states.shape[:2], dtype=torch.bool)
+        logits = output.logits.flatten(0, -2).float()
+        copied = self.copied(states, output.encoder_last_hidden_state, logits, source, attention_mask, places)
         if labels is not None:
-            output.loss = self.loss(output.logits, where, copies, source, labels)
-        if labels is None or not self.training:
-            share = copies.sigmoid()
-            written = output.logits.float().softmax(-1) * (1 - share)
-            places = source[:, None].expand(-1, written.shape[1], -1)
-            output.logits = written.scatter_add(2, places, where * share).clamp(min=TINY).log()
+            output.loss = copied.loss(logits, labels[places])
+        if not labelled:
+            output.logits = copied.mixed(logits).view_as(output.logits)
         output.decoder_hidden_states = None
         read: Seq2SeqLMOutput = output
         return read
 
-    def copied(self, output: Any, source: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Of each token that is written, where in the source it is from if copied ``[batch, target, source]``, and the
-        logit of its being copied ``[batch, target, 1]``.
+    def copied(
+        self, states: Tensor, read: Tensor, logits: Tensor, source: Tensor, mask: Tensor | None, places: Tensor
+    ) -> "Copied":
+        """What the tokens at ``places`` ``[batch, target]`` may be copied from.
 
         The vocabulary's scores of the source's tokens are where the choice begins: untrained, it copies what of the
         source the decoder would write.
         """
-        states, read = output.decoder_hidden_states[-1], output.encoder_last_hidden_state
+        rows = places.nonzero()[:, 0]
         scores = self.copy_query(states) @ self.copy_key(read).transpose(1, 2) / states.shape[-1] ** 0.5
-        places = source[:, None].expand(-1, states.shape[1], -1)
-        scores = scores.float() + output.logits.detach().gather(2, places).float()
+        tokens = source[rows]
+        chosen = scores[places].float() + logits.detach().gather(1, tokens)
         if mask is not None:
-            scores = scores.masked_fill(mask[:, None] == 0, torch.finfo(scores.dtype).min)
-        where = scores.softmax(-1)
-        return where, self.copy_share(torch.cat([states, where.to(read.dtype) @ read], dim=-1)).float()
+            chosen = chosen.masked_fill(mask[rows] == 0, torch.finfo(chosen.dtype).min)
+        where = chosen.softmax(-1)
+        spread = torch.zeros_like(scores).masked_scatter(places[..., None], where.to(scores.dtype))
+        about = torch.cat([states, spread @ read], dim=-1)[places]
+        return Copied(tokens, where, self.copy_share(about).float())
 
-    def loss(self, logits: Tensor, where: Tensor, copies: Tensor, source: Tensor, labels: Tensor) -> Tensor:
+
+class Copied(NamedTuple):
+    """Of each token that is written, what it may be copied from."""
+
+    tokens: Tensor
+    """``[written, source]``: the source of each."""
+    where: Tensor
+    """``[written, source]``: from which place of it, if it is copied."""
+    share: Tensor
+    """``[written, 1]``: the logit of its being copied."""
+
+    def mixed(self, logits: Tensor) -> Tensor:
+        """Log probabilities of the mixture ``[written, vocabulary]``."""
+        share = self.share.sigmoid()
+        written = logits.softmax(-1) * (1 - share)
+        return written.scatter_add(1, self.tokens, self.where * share).clamp(min=TINY).log()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean negative log probability of the labels, without the mixture of all other tokens."""
         kept = labels != IGNORED
-        written = -nn.functional.cross_entropy(logits[kept].float(), labels[kept], reduction="none")
-        same = source[:, None] == labels[..., None]
-        copied = (where * same).sum(-1)[kept].clamp(min=TINY).log()
-        copies = copies[..., 0][kept]
-        log_chance: Tensor = torch.logaddexp(logsigmoid(-copies) + written, logsigmoid(copies) + copied)
+        written = -nn.functional.cross_entropy(logits[kept], labels[kept], reduction="none")
+        same = self.tokens[kept] == labels[kept, None]
+        copied = (self.where[kept] * same).sum(-1).clamp(min=TINY).log()
+        share = self.share[kept, 0]
+        log_chance: Tensor = torch.logaddexp(logsigmoid(-share) + written, logsigmoid(share) + copied)
         return -log_chance.mean()
 
 
