@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import get_linear_schedule_with_warmup
 
 from kg.errors import ConfigError
+from models.base import attention_written_out
 from models.batch import KnowledgeCollator, KnowledgeEncoder, hide_mentions
 from models.examples import Splits
 from models.objectives import Objective
@@ -87,7 +88,8 @@ class KGFuseModule(L.LightningModule):
         return self.model(**batch)
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
-        loss: Tensor = self.model(**batch).loss
+        with attention_written_out(self.model):
+            loss: Tensor = self.model(**batch).loss
         self.log("train_loss", loss, prog_bar=True)
         return loss
 

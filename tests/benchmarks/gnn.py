@@ -48,7 +48,7 @@ OURS = {
     "R-GCN-like": replace(GRAPH, composition="rgcn"),
 }
 LARGE = {
-    "plain embeddings": replace(BEST, dim=512, batch_size=1024, epochs=5, evaluate_every=5),
+    "plain embeddings": replace(BEST, dim=512, batch_size=512, epochs=10, evaluate_every=5),
     "CompGCN-like": replace(GRAPH, batch_size=1024, epochs=5, evaluate_every=5),
 }
 UNSEEN = {name: replace(config, row_dropout=0.5) for name, config in OURS.items() if name != "plain embeddings"}
