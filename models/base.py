@@ -121,14 +121,14 @@ def attention_written_out(model: nn.Module) -> Iterator[None]:
     and 0.24 s. Without dropout, and on GPUs, the fused kernel is as fast or faster.
     """
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
-    before = [part.config._attn_implementation for part in parts]
-    change = not torch.cuda.is_available() and set(before) == {"sdpa"}
+    if torch.cuda.is_available() or any(part.config._attn_implementation != "sdpa" for part in parts):
+        parts = []
     try:
-        for part in parts if change else ():
+        for part in parts:
             part.set_attn_implementation("eager")
         yield
     finally:
-        for part in parts if change else ():
+        for part in parts:
             part.set_attn_implementation("sdpa")
 
 

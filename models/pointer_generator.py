@@ -5,6 +5,7 @@ been pretrained. Copying needs few examples to be learnt, writing needs many: na
 written right long before the cross-attention, which starts untrained, has learnt to carry them over.
 """
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -37,7 +38,7 @@ class PointerGenerator(EncoderDecoderModel):
         width, source_width = config.decoder.hidden_size, config.encoder.hidden_size
         self.copy_query = nn.Linear(width, width)
         self.copy_key = nn.Linear(source_width, width, bias=False)
-        self.copy_share = nn.Linear(2 * width, 1)
+        self.copy_share = nn.Linear(width + source_width, 1)
         self.encoder.register_forward_hook(_keep_source, with_kwargs=True)
 
     def forward(
@@ -55,11 +56,10 @@ class PointerGenerator(EncoderDecoderModel):
         """
         source: Any = input_ids if encoder_outputs is None else encoder_outputs[SOURCE]
         labelled = labels is not None and self.training
-        asked = torch.ones(()) if labels is None else labels != IGNORED
+        asked: Any = labels != IGNORED if labelled else None
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
-        handle = predict_only(self.decoder, lambda: asked) if labelled else None
-        try:
+        with predict_only(self.decoder, lambda: asked) if labelled else nullcontext():
             output: Any = super().forward(
                 input_ids=input_ids,
                 attention_mask=attention_mask,
@@ -68,11 +68,8 @@ class PointerGenerator(EncoderDecoderModel):
                 decoder_output_hidden_states=True,
                 **kwargs,
             )
-        finally:
-            if handle:
-                handle.remove()
         states = output.decoder_hidden_states[-1]
-        places = asked if labelled else states.new_ones(states.shape[:2], dtype=torch.bool)
+        places = states.new_ones(states.shape[:2], dtype=torch.bool) if asked is None else asked
         logits = output.logits.flatten(0, -2).float()
         copied = self.copied(states, output.encoder_last_hidden_state, logits, source, attention_mask, places)
         if labels is not None:

@@ -118,10 +118,9 @@ class Predictor:
 
     def _check(self, second: str, choices: Sequence[str], words: bool) -> None:
         objective, kind = self.objective, self.task.kind
-        wanted = "second" in objective.needs
-        if wanted and not second:
+        if "second" in objective.needs and not second:
             raise UserError(f"A task of the kind {kind} is asked of a text and a second: the hypothesis, the question.")
-        if second and not (wanted or objective.writes or objective.pairs):
+        if second and not objective.reads_second():
             raise UserError(f"A task of the kind {kind} reads one text; leave second out.")
         if ("choices" in objective.needs) != bool(choices):
             do = "name some" if not choices else "leave them out"

@@ -74,7 +74,7 @@ def objective_for(
                 f"A task of the kind {kind} needs {' and '.join(KINDS[kind].needs)} of each example; {example.id!r} "
                 f"has no {lacking[0]}: choose another kind, or name its column in columns."
             )
-        if example.second and not (KINDS[kind].pairs or KINDS[kind].writes):
+        if example.second and not KINDS[kind].reads_second():
             raise ConfigError(
                 f"A task of the kind {kind} reads one text, but example {example.id!r} has a second: choose another "
                 "kind, or give that column another name."

@@ -101,6 +101,11 @@ class Objective:
     """Whether answers are new text."""
 
     @classmethod
+    def reads_second(cls) -> bool:
+        """Whether what is put to a text is read at all."""
+        return cls.pairs or cls.writes
+
+    @classmethod
     def of(cls, train: Sequence[Example], everything: Sequence[Example], **options: Any) -> "Objective":
         """With the labels that the examples show, in sorted order.
 
