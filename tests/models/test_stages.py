@@ -450,7 +450,7 @@ def test_a_failure_in_a_training_is_the_failure_of_the_run(tmp_path: Path, folde
 def test_new_words_and_kept_weights_reach_the_model_that_is_served(folder: Path, tmp_path: Path) -> None:
     file = recipe(tmp_path / "tiny")
     text = file.read_text(encoding="utf-8").replace(
-        "[pretrain]\n", "[pretrain]\nnew_terms = 3\nevaluate_steps = 4\naverage = 0.2\n"
+        "[pretrain]\n", "[pretrain]\nnew_terms = 6\nevaluate_steps = 4\naverage = 0.2\n"
     )
     file.write_text(text, encoding="utf-8")
     run = tmp_path / "run"
@@ -461,7 +461,7 @@ def test_new_words_and_kept_weights_reach_the_model_that_is_served(folder: Path,
     assert set(results) == {"fused", "fused without new terms"}
     assert results["fused"]["tokens_per_word"] < results["fused without new terms"]["tokens_per_word"]
     terms = json.loads((run / "vocabulary" / "terms.json").read_text(encoding="utf-8"))["terms"]
-    assert len(terms) == 3
+    assert len(terms) == 6  # of which the six texts apart have three
     for task in ("model", "model/names"):
         assert all(len(AutoTokenizer.from_pretrained(run / task).tokenize(term)) == 1 for term in terms)
         model = KGBertForSequenceClassification if task == "model" else KGBertForTokenClassification
