@@ -47,6 +47,9 @@ class Answer:
     """Of each label of the text, or choice."""
     spans: tuple[Span, ...]
     """Found by a task that labels words, or looks for the answer to a question."""
+    retrieved: str | None = None
+    """What was written for the training text nearest to this one, which the model read behind what is put to it; None
+    where the task looks nothing up."""
     without_knowledge: str | None
     """The answer in a line when all knowledge is taken away."""
     influence: float

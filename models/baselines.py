@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from models.examples import Example
 from models.objectives import Objective, marked
 from models.recipe import Task
+from models.retrieval import Memory, whole
 
 Answers = Callable[[Sequence[Example], Sequence[Example]], list[Any]]
 """``answers(train, test)``: one for each of ``test``."""
@@ -37,7 +38,7 @@ def rows(
 
 
 def _text(example: Example) -> str:
-    return marked(example)[0] if example.pair else f"{example.text}\n{example.second}"
+    return marked(example)[0] if example.pair else whole(example)
 
 
 def _words() -> TfidfVectorizer:
@@ -65,11 +66,8 @@ def first_words(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
 
 
 def nearest_text(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
-    """The target of the training text that is most like the text (cosine of TF-IDF)."""
-    words = _words()
-    known = words.fit_transform(list(map(_text, train)))
-    nearest = (words.transform(list(map(_text, test))) @ known.T).argmax(axis=1).A1
-    return [train[index].target for index in nearest]
+    """The target of the training text that is most like the text."""
+    return list(Memory.of(train).nearest([whole(example) for example in test]))
 
 
 _OF_LABELS: Mapping[str, Answers] = {"tf-idf": tf_idf_label}
@@ -79,6 +77,7 @@ SYSTEMS: Mapping[str, Mapping[str, Answers]] = {
     "pair_classification": _OF_LABELS,
     "relation_classification": _OF_LABELS,
     "regression": {"tf-idf": tf_idf_value},
+    "extractive_summarization": _OF_TEXTS,
     "seq2seq_generation": _OF_TEXTS,
     "causal_generation": _OF_TEXTS,
 }

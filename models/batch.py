@@ -87,10 +87,17 @@ class KnowledgeEncoder:
             features.append({**feature, "word_ids": word_ids})
         return features
 
-    def encode_linked(self, text: str, links: Sequence[Link]) -> dict[str, Any]:
-        """As ``encode_texts`` for one text whose links are known; adds ``offsets``, the code points of each token."""
-        tokens = self.tokenizer(text, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
-        offsets = [(int(start), int(end)) for start, end in tokens["offset_mapping"]]
+    def encode_linked(
+        self, text: str, links: Sequence[Link], *, start: int = 0, end: int | None = None
+    ) -> dict[str, Any]:
+        """As ``encode_texts`` for one text whose links are known; adds ``offsets``, the code points of each token.
+
+        Args:
+            start: with ``end``, what of the text is read; links and offsets are in the whole of it.
+        """
+        part = text[start:end]
+        tokens = self.tokenizer(part, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
+        offsets = [(s + start, e + start) if e > s else (0, 0) for s, e in tokens["offset_mapping"]]
         return {**self._feature(tokens["input_ids"], offsets, links), "offsets": offsets}
 
     def encode_pairs(

@@ -142,20 +142,25 @@ def lines(text: str) -> Iterable[str]:
 
 
 def sentences(text: str) -> Iterator[str]:
+    return (text[start:end] for start, end in sentence_spans(text))
+
+
+def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
     """Sentences of each line: they end in ``.``, ``!`` or ``?`` before a capital, a number or a quote.
 
     The full stop of an abbreviation or of an initial ends none.
     """
-    for line in lines(text):
-        start = 0
-        for end in _SENTENCE_END.finditer(line):
-            word = line[start : end.end()].rsplit(maxsplit=1)[-1].lstrip("([\"'“‘").rstrip(")]\"'”’")
-            if word.endswith(".") and (word[:-1].lower() in _ABBREVIATIONS or _INITIAL.fullmatch(word)):
+    for line in _LINE.finditer(text):
+        start = line.start()
+        for end in [*_SENTENCE_END.finditer(line.group()), None]:
+            until = line.end() if end is None else line.start() + end.end()
+            said = text[start:until]
+            word = said.rsplit(maxsplit=1)[-1].lstrip("([\"'“‘").rstrip(")]\"'”’") if said.strip() else ""
+            if end and word.endswith(".") and (word[:-1].lower() in _ABBREVIATIONS or _INITIAL.fullmatch(word)):
                 continue
-            yield line[start : end.end()].strip()
-            start = end.end()
-        if line[start:].strip():
-            yield line[start:].strip()
+            if said.strip():
+                yield start + len(said) - len(said.lstrip()), until - len(said) + len(said.rstrip())
+            start = until
 
 
 def duplicates() -> Step:
@@ -223,6 +228,8 @@ _TELLING = 40
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))
+_LINE = re.compile(r"[^\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+"""As ``str.splitlines`` has them."""
 _SENTENCE_END = re.compile(r"[.!?]+[)\]\"'”’]*(?=\s+[(\[\"'“‘]*[A-Z0-9À-Þ])")
 _INITIAL = re.compile(r"(?:[A-Za-z]\.)+")
 _ABBREVIATIONS = frozenset(

@@ -55,7 +55,8 @@ class Explain:
             self.text, second=self.second, choices=self.choices, words=self.words
         )
         if self.html:
-            write_text(self.html, as_html(f"{self.text}\n{self.second}" if self.second else self.text, answer))
+            read = "\n".join(part for part in (self.text, self.second, answer.retrieved) if part)
+            write_text(self.html, as_html(read, answer))
             print(self.html)
         elif self.json:
             print(json.dumps(answer.as_json(), ensure_ascii=False))
@@ -69,6 +70,8 @@ def as_lines(answer: "Answer") -> str:
     if answer.probabilities:
         ordered = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
         lines.append("  " + ", ".join(f"{label} {value:.2f}" for label, value in ordered))
+    if answer.retrieved is not None:
+        lines.append(f"  read beside it, of the training text nearest to it: {answer.retrieved}")
     without = answer.without_knowledge or "nothing found"
     lines.append(f"{answer.influence:+.3f}  all knowledge; without it: {without}")
     for reason in answer.reasons:

@@ -24,6 +24,7 @@ from models.examples import Example
 from models.injection import knowledge_of
 from models.objectives import (
     KINDS,
+    ExtractiveSummary,
     QuestionAnswering,
     Seq2SeqGeneration,
     objective_of,
@@ -33,6 +34,7 @@ from models.objectives import (
 from models.objectives.answers import best_span
 from models.objectives.choice import encode_choices
 from models.recipe import Task, load_recipe
+from models.retrieval import Memory, beside, whole
 from models.run import current_knowledge, read_manifest
 from models.words import attribute, support_of
 
@@ -46,13 +48,20 @@ class Predictor:
     """One task's fused model with the linker of its snapshot; any number of threads may ask it."""
 
     def __init__(
-        self, model: PreTrainedModel, encoder: KnowledgeEncoder, task: Task, *, bans: Bans | None = None
+        self,
+        model: PreTrainedModel,
+        encoder: KnowledgeEncoder,
+        task: Task,
+        *,
+        bans: Bans | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """
         Args:
             bans: what the model was not told of, so that it is named as no reason.
+            memory: where a text is looked up before it is read.
         """
-        self.model, self.encoder, self.task = model.eval(), encoder, task
+        self.model, self.encoder, self.task, self.memory = model.eval(), encoder, task, memory
         snapshot = encoder.linker.snapshot
         triples = snapshot.triples
         self.triples = triples if bans is None else triples[bans.kept(triples, snapshot)]
@@ -75,6 +84,11 @@ class Predictor:
         """
         self._check(second, choices, words)
         example = Example(id="", text=text, second=second, choices=tuple(choices))
+        retrieved = None
+        if self.memory is not None:
+            (retrieved,) = self.memory.nearest([whole(example)])
+            second = beside(second, retrieved)
+            example = replace(example, second=second)
         links, feature = self._linked(example)
         read = sorted({link for part in feature.get(PARTS, [feature]) for link in part["mention_links"]})
         variants = [feature, keep_links(feature, ())]
@@ -109,6 +123,7 @@ class Predictor:
             value=answer.value,
             probabilities=answer.probabilities,
             spans=answer.spans,
+            retrieved=retrieved,
             without_knowledge=readings[1].said,
             influence=round(support[0] - support[1], 4),
             links=tuple(links),
@@ -144,6 +159,8 @@ class Predictor:
             feature = encode_choices(example, [of_text, of_second, *of_choices], self.encoder)
             behind += len(example.second) + bool(example.second)
             return [*links, *(link for found in of_choices for link in shifted(found, behind))], feature
+        if isinstance(objective, ExtractiveSummary):
+            return links, {PARTS: objective.passages(text, links, self.encoder)}
         if isinstance(objective, Seq2SeqGeneration):
             return links, objective.source(example, links, self.encoder)
         if not objective.pairs:
@@ -165,7 +182,7 @@ class Predictor:
                 output = self.model(**self.collate(variants[start : start + BATCH]))
                 raw = self.objective.raw(output)
                 if PARTS in variants[0]:
-                    raw = raw.reshape(-1, len(variants[0][PARTS]))
+                    raw = raw.reshape(-1, len(variants[0][PARTS]), *raw.shape[1:]).squeeze(-1)
                 rows.append(self.objective.probabilities(raw).numpy())
                 weights = weights or _weights(output, variants[0])
         return np.concatenate(rows), weights
@@ -244,7 +261,8 @@ def load_predictors(run: Path) -> dict[str, Predictor]:
                 folder, f"holds a model that cannot be loaded ({reason}); remove it and run again"
             ) from error
         encoder = KnowledgeEncoder(load_tokenizer(str(folder)), linker, table, max_length=task.training.max_length)
-        predictors[task.name] = Predictor(model, encoder, task, bans=bans)
+        memory = Memory.load(folder) if task.retrieve else None
+        predictors[task.name] = Predictor(model, encoder, task, bans=bans, memory=memory)
     return predictors
 
 

@@ -71,6 +71,7 @@ class Task:
         "relation_classification",
         "question_answering",
         "multiple_choice",
+        "extractive_summarization",
         "seq2seq_generation",
         "causal_generation",
     ]
@@ -82,6 +83,9 @@ class Task:
     folds: int = 0
     """With 2 or more, all examples are tested, each by a model that was trained on the other folds."""
     decoding: Decoding = field(default_factory=Decoding)
+    retrieve: bool = False
+    """Of a task that writes: read also what was written for the training text nearest to each (``models.retrieval``).
+    The training texts are kept with the model."""
     training: Training = field(default_factory=Training)
     max_train: int | None = None
     """Use no more training examples than this."""
@@ -135,6 +139,8 @@ class Recipe:
                 raise ValueError(f"{task_says}class_weights weigh labels, which a task of kind {task.kind} has not")
             if task.folds and (task.folds < 2 or task.shots):
                 raise ValueError(f"{task_says}folds is {task.folds}, expected 2 or more, and no shots beside it")
+            if task.retrieve and ("generation" not in task.kind or task.folds or task.shots):
+                raise ValueError(f"{task_says}retrieve is of generation, on all training examples, without folds")
             if task.reader != "table" and task.columns != Columns():
                 raise ValueError(f"{task_says}columns are of the reader table; {task.reader} knows its own")
             if task.training.lora_rank < 0 or task.training.patience < 0:

@@ -1,5 +1,6 @@
 """``python -m models.train_kgbert``: from a graph and a base model to a fused model and a report on it."""
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,9 +41,16 @@ class _Common:
 
     def _stages(self, recipe_name: str | None, last: str, *, trials: int = 0) -> None:
         """Run every stage up to ``last`` that is not finished yet."""
+        from kg.errors import ConfigError
         from kg.settings import Settings
         from models.stages import run_stages
 
+        if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
+            raise ConfigError(
+                f"torchrun began {processes} processes of one run, expected one: it trains on all cores by "
+                "itself. Begin it with python -m models.train_kgbert; torchrun is for scripts that call "
+                "models.trainer.fit."
+            )
         run_stages(self._open(recipe_name), Settings.from_env(), last=last, trials=trials)
 
     def _open(self, recipe_name: str | None) -> "Run":

@@ -8,6 +8,7 @@ from models.examples import Example
 from models.objectives.answers import QuestionAnswering
 from models.objectives.choice import MultipleChoice
 from models.objectives.classification import MultiLabelClassification, PairClassification, SequenceClassification
+from models.objectives.extraction import ExtractiveSummary
 from models.objectives.generation import CausalGeneration, Seq2SeqGeneration
 from models.objectives.objective import METRICS, UNSCALED, Asked, Objective, Reading, Scored, Span
 from models.objectives.regression import Regression
@@ -21,6 +22,7 @@ __all__ = [
     "UNSCALED",
     "Asked",
     "CausalGeneration",
+    "ExtractiveSummary",
     "MultiLabelClassification",
     "MultipleChoice",
     "Objective",
@@ -50,6 +52,7 @@ KINDS: Mapping[str, type[Objective]] = {
     "relation_classification": RelationClassification,
     "question_answering": QuestionAnswering,
     "multiple_choice": MultipleChoice,
+    "extractive_summarization": ExtractiveSummary,
     "seq2seq_generation": Seq2SeqGeneration,
     "causal_generation": CausalGeneration,
 }

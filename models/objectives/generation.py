@@ -111,20 +111,7 @@ class Seq2SeqGeneration(Objective):
         return list(outputs)
 
     def score(self, predictions: list[Any], examples: Sequence[Example]) -> Scored:
-        gold = [example.target for example in examples]
-        scores = [_rouge().score(target, said) for target, said in zip(gold, predictions, strict=True)]
-        f1 = {name: np.array([one[name].fmeasure for one in scores]) for name in ("rougeL", "rouge1", "rouge2")}
-        return Scored(
-            metrics={
-                "rouge_l": float(f1["rougeL"].mean()),
-                "rouge_1": float(f1["rouge1"].mean()),
-                "rouge_2": float(f1["rouge2"].mean()),
-                "bleu": BLEU().corpus_score(predictions, [gold]).score / 100,
-                "chrf": CHRF().corpus_score(predictions, [gold]).score / 100,
-            },
-            counts=np.stack([f1["rougeL"], np.ones(len(gold))], axis=1),
-            predictions=predictions,
-        )
+        return scored_texts(predictions, examples)
 
     def forced(self, batch: dict[str, Any], model: Any) -> dict[str, Any]:
         """The batch with its labels, all equally long, as what has been written."""
@@ -185,6 +172,24 @@ class CausalGeneration(Seq2SeqGeneration):
 
     def token_probabilities(self, output: Any, ids: Sequence[int]) -> Tensor:
         return _of_tokens(output.logits[:, -len(ids) - 1 : -1], ids)
+
+
+def scored_texts(predictions: list[Any], examples: Sequence[Example]) -> Scored:
+    """Texts beside the targets of their examples."""
+    gold = [example.target for example in examples]
+    scores = [_rouge().score(target, said) for target, said in zip(gold, predictions, strict=True)]
+    f1 = {name: np.array([one[name].fmeasure for one in scores]) for name in ("rougeL", "rouge1", "rouge2")}
+    return Scored(
+        metrics={
+            "rouge_l": float(f1["rougeL"].mean()),
+            "rouge_1": float(f1["rouge1"].mean()),
+            "rouge_2": float(f1["rouge2"].mean()),
+            "bleu": BLEU().corpus_score(predictions, [gold]).score / 100,
+            "chrf": CHRF().corpus_score(predictions, [gold]).score / 100,
+        },
+        counts=np.stack([f1["rougeL"], np.ones(len(gold))], axis=1),
+        predictions=predictions,
+    )
 
 
 def _end(tokenizer: PreTrainedTokenizerBase) -> int:

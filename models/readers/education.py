@@ -39,10 +39,13 @@ def openstax(path: Path, *, read: Callable[[str, Module, list[Module]], Iterator
 
 
 def summaries(chapter: str, module: Module, members: list[Module]) -> Iterator[Example]:
-    """The summary at the end of a module, from its text."""
+    """The summary at the end of a module, from its text and its key terms."""
     if module["summary"]:
-        text = "\n".join([module["title"], *module["paragraphs"]])
-        yield Example(id=module["id"], text=text, target=module["summary"].removeprefix(_HEADING))
+        summary = module["summary"].removeprefix(_HEADING)
+        stated = f" {_squeezed(summary)} "  # the last paragraphs of a module are those of its summary: the answer
+        own = [paragraph for paragraph in module["paragraphs"] if f" {_squeezed(paragraph)} " not in stated]
+        terms = [f"{term}: {definition}." for term, definition in module["glossary"]]
+        yield Example(id=module["id"], text="\n".join([module["title"], *own, *terms]), target=summary)
 
 
 def syllabus(chapter: str, module: Module, members: list[Module]) -> Iterator[Example]:
@@ -75,6 +78,10 @@ def vocabulary(chapter: str, module: Module, members: list[Module]) -> Iterator[
             first = terms.index(term) - number % CHOICES  # the right one is in each place equally often
             choices = tuple(terms[(first + i) % len(terms)] for i in range(CHOICES))
             yield Example(id=f"{module['id']}:{number}", text=definition, choices=choices, label=term)
+
+
+def _squeezed(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def fairytaleqa(path: Path) -> Splits:

@@ -248,6 +248,8 @@ def _train_once(
         with aside(model_folder) as part, quiet():
             model.save_pretrained(part)  # type: ignore[operator]
             tokenizer.save_pretrained(part)
+            if data.memory is not None:
+                data.memory.save(part)
     shutil.rmtree(folder, ignore_errors=True)
     return {
         "validation": dict(metrics),

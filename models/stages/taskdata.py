@@ -15,6 +15,7 @@ from models.examples import Example, Splits
 from models.facts import FACT_TOKENS, Facts
 from models.objectives import Objective, objective_for
 from models.recipe import Task
+from models.retrieval import Memory, with_nearest
 from models.stages.arms import text_encoder
 from models.training import Training
 
@@ -37,6 +38,8 @@ class Prepared:
     """Of each example, by its position; each names it under ``example``."""
     division: Division
     objective: Objective
+    memory: Memory | None = None
+    """What examples are looked up in before they are read."""
 
     def of(self, positions: Iterable[int]) -> list[dict[str, Any]]:
         return [feature for position in positions for feature in self.features[position]]
@@ -78,13 +81,16 @@ def _prepared(run_path: Path, base: str, snapshot: str, task: Task, path: Path, 
         written = Facts(encoder.linker, Bans.load(run_path / "table"))
         examples = list(map(written.behind, examples))
         encoder = text_encoder(run_path, base, snapshot, task.training.max_length + FACT_TOKENS)
+    memory = Memory.of([examples[index] for index in division.train]) if task.retrieve else None
+    if memory is not None:
+        examples = with_nearest(examples, division.train, memory)
     objective = objective_for(
         task.kind, examples, train=[examples[index] for index in division.train], **asdict(task.decoding)
     )
     features: dict[int, list[dict[str, Any]]] = {}
     for number, feature in enumerate(objective.encode(examples, encoder)):
         features.setdefault(feature.setdefault("example", number), []).append(feature)
-    return Prepared(examples=examples, features=features, division=division, objective=objective)
+    return Prepared(examples=examples, features=features, division=division, objective=objective, memory=memory)
 
 
 def some(positions: list[int], most: int | None) -> list[int]:

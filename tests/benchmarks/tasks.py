@@ -4,12 +4,14 @@
     python tests/benchmarks/tasks.py --work /tmp/tasks --json tests/benchmarks/results/tasks.json --tasks cuad
 
 Each task is two runs of ``python -m models.train_kgbert evaluate`` in folders below ``--work``; what is finished there
-is not done again, so that more seeds or tasks may be added later.
+is not done again, so that more seeds or tasks may be added later. Runs of one graph with nothing banned share its
+encoder.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -78,6 +80,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=["pretrained", "as is"], choices=["pretrained", "as is"])
     parser.add_argument("--arms", nargs="+", default=["plain", "fused"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--gnn-epochs", type=int, help="of the entity encoder; default as the recipe says")
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--json", type=Path, help="where the figures go; those of other tasks stay")
     asked = parser.parse_args()
@@ -85,7 +88,10 @@ def main() -> None:
     for name in asked.tasks:
         for system in asked.systems:
             folder = asked.work / f"{name}-{system.replace(' ', '-')}"
-            results.setdefault(name, {})[system] = run(recipe_of(name, system), folder, asked)
+            recipe = recipe_of(name, system)
+            if asked.gnn_epochs is not None:
+                recipe = replace(recipe, gnn=replace(recipe.gnn, epochs=asked.gnn_epochs))
+            results.setdefault(name, {})[system] = run(recipe, folder, asked)
             if asked.json:
                 asked.json.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     show(results)
@@ -106,6 +112,8 @@ def run(recipe: Recipe, folder: Path, asked: argparse.Namespace) -> dict[str, An
     folder.parent.mkdir(parents=True, exist_ok=True)
     file = folder.with_suffix(".toml")
     file.write_text(as_toml(asdict(recipe)), encoding="utf-8")
+    if not folder.exists():
+        take_encoder(recipe, folder)
     command = [sys.executable, "-m", "models.train_kgbert", "evaluate", str(file), "--run", str(folder)]
     command += ["--seeds", str(asked.seeds), "--arms", *asked.arms]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=sys.stderr)
@@ -118,9 +126,29 @@ def run(recipe: Recipe, folder: Path, asked: argparse.Namespace) -> dict[str, An
         "conclusion": summary["conclusion"],
         "task": asdict(recipe.tasks[0]),
         "pretrain_steps": recipe.pretrain.max_steps,
+        "gnn_epochs": recipe.gnn.epochs,
         "machine": manifest["machine"],
         "packages": manifest["packages"],
     }
+
+
+def take_encoder(recipe: Recipe, folder: Path) -> None:
+    """Begin with the graph, the encoder and the entity table of a run that a run of this recipe would do again."""
+    for manifest in sorted(folder.parent.glob("*/manifest.json")):
+        other, known = manifest.parent, json.loads(manifest.read_text(encoding="utf-8"))
+        first = load_recipe(str(other / "config.toml"))
+        encoder = known.get("stages", {}).get("gnn")
+        kinds = {task.kind for task in (*first.tasks, *recipe.tasks)}
+        same = (first.graph, first.gnn, first.base) == (recipe.graph, recipe.gnn, recipe.base)
+        if encoder and same and "relation_classification" not in kinds:
+            for part in ("gnn", "table", "snapshots"):
+                shutil.copytree(other / part, folder / part)
+            kept = {**known, "recipe": recipe.name, "stages": {"gnn": encoder}}
+            for of_tasks in ("pretrained_arms", "coverage"):
+                kept.pop(of_tasks, None)
+            (folder / "manifest.json").write_text(json.dumps(kept), encoding="utf-8")
+            (folder / "config.toml").write_text(as_toml(asdict(recipe)), encoding="utf-8")
+            return
 
 
 def show(results: Mapping[str, Mapping[str, Any]]) -> None:

@@ -71,6 +71,9 @@ MAKERS: dict[str, Callable[[str, str, bool, int], Example]] = {
     "multiple_choice": lambda c, t, up, w: Example(
         id=t, text=t, second="It", choices=("rose", "slept", "fell", "sang")[w % 2 : 2 + w % 2 * 2], label="slept"
     ),
+    "extractive_summarization": lambda c, t, up, w: Example(
+        id=t, text=f"{t} It rained." if w % 2 else f"It rained. {t}", target=t
+    ),
     "seq2seq_generation": lambda c, t, up, w: Example(id=t, text=t, target="rose" if up else "fell"),
     "causal_generation": lambda c, t, up, w: Example(id=t, text=t, target="up" if up else "down"),
 }
@@ -88,6 +91,7 @@ ANSWERS = {
     "relation_classification": "up",
     "question_answering": "Acme Bank",
     "multiple_choice": "slept",
+    "extractive_summarization": "Acme Bank rose in week 1.",
     "seq2seq_generation": "rose",
     "causal_generation": "up",
 }

@@ -304,6 +304,7 @@ def openstax(folder: Path) -> Path:
                 "By the end.",
                 f"Scarcity {number} means that wants exceed supply.",
                 "Unrelated words.",
+                f"Scarcity {number} matters.",
             ],
             "glossary": [[f"term {number} {i}", f"what {number} {i} is"] for i in range(2)],
             "summary": f"Key Concepts and Summary Scarcity {number} matters. More of it.",
@@ -335,6 +336,15 @@ def test_a_textbook_gives_summaries_units_exercises_and_vocabulary(tmp_path: Pat
             assert example.text == f"Unit {number}\nScarcity {number} means that wants exceed supply."
         chapters = [{int(e.id.partition(":")[0][1:]) // 2 for e in part} for part in (splits.train, splits.test)]
         assert not chapters[0] & chapters[1]
+    summary = next(e for e in everything(read_task("openstax_summaries", folder)) if e.id == "m0")
+    assert summary.text.splitlines() == [  # not the paragraph that is of the summary, with which a module ends
+        "Unit 0",
+        "By the end.",
+        "Scarcity 0 means that wants exceed supply.",
+        "Unrelated words.",
+        "term 0 0: what 0 0 is.",
+        "term 0 1: what 0 1 is.",
+    ]
     unit = next(e for e in everything(read_task("openstax_syllabus", folder)) if e.id == "m0")
     assert unit.text == "Chapter 0: Unit 0; Unit 1\nUnit: Unit 0\nObjectives: Explain scarcity; Compute cost"
     words = everything(read_task("openstax_vocabulary", folder))

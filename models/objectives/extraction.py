@@ -1,0 +1,173 @@
+"""A summary made of sentences of the text."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rouge_score.tokenizers import DefaultTokenizer
+from transformers import AutoModelForTokenClassification
+
+from kg.types import Link
+from models.batch import IGNORED, PARTS, KnowledgeEncoder
+from models.cleaning import sentence_spans
+from models.examples import Example
+from models.kgbert import KGBertForTokenClassification
+from models.objectives.generation import scored_texts
+from models.objectives.objective import Objective, Reading, Scored, Span
+
+SENTENCES = "token_sentences"
+"""Of a feature: which sentence of the text each token is in; -1 for those that are in none."""
+
+
+@dataclass(frozen=True)
+class ExtractiveSummary(Objective):
+    """The sentences that a summary would say, in the order of the text; a long text is read in passages of sentences.
+
+    As BertSum (arXiv 1908.08345), but that all tokens of a sentence vote for it. Taught are the sentences that
+    together share most with the target, chosen one after another (SummaRuNNer, arXiv 1611.04230).
+    """
+
+    length: int = 0
+    """Words that a training target has on average: when the sentences have as many, no more are said."""
+
+    main_metric: ClassVar[str] = "rouge_l"
+    auto_class: ClassVar[Any] = AutoModelForTokenClassification
+    kgbert_class: ClassVar[Any] = KGBertForTokenClassification
+    needs: ClassVar[tuple[str, ...]] = ("target",)
+    explains_words: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, train: Sequence[Example], everything: Sequence[Example], **options: Any) -> Objective:
+        words = [len(example.target.split()) for example in train]
+        return cls(("left out", "said"), length=round(sum(words) / len(words)))
+
+    def encode(self, examples: Sequence[Example], encoder: KnowledgeEncoder) -> list[dict[str, Any]]:
+        features = []
+        for number, links in enumerate(encoder.linker.link_batch([example.text for example in examples])):
+            text = examples[number].text
+            taught = best_sentences([text[start:end] for start, end in _spans(text)], examples[number].target)
+            for feature in self.passages(text, links, encoder):
+                labels = [IGNORED if sentence < 0 else int(sentence in taught) for sentence in feature[SENTENCES]]
+                features.append({**feature, "labels": labels, "example": number})
+        return features
+
+    def passages(self, text: str, links: Sequence[Link], encoder: KnowledgeEncoder) -> list[dict[str, Any]]:
+        """Features of as many sentences each as the model reads at once."""
+        spans = _spans(text)
+        tokens = encoder.tokenizer([text[start:end] for start, end in spans], add_special_tokens=False)["input_ids"]
+        room = encoder.max_length - encoder.tokenizer.num_special_tokens_to_add()
+        first, used, passages = 0, 0, []
+        for number, count in enumerate(map(len, tokens)):
+            if used and used + count > room:
+                passages.append((first, number))
+                first, used = number, 0
+            used += count
+        passages.append((first, len(spans)))
+        features = []
+        for first, last in passages:
+            feature = encoder.encode_linked(text, links, start=spans[first][0], end=spans[last - 1][1])
+            within = [-1 if end <= start else _at(spans, start) for start, end in feature["offsets"]]
+            features.append({**feature, SENTENCES: within})
+        return features
+
+    def answers(
+        self, outputs: Sequence[Any], features: Sequence[Mapping[str, Any]], examples: Sequence[Example]
+    ) -> list[Any]:
+        ranks: dict[int, int] = {}
+        votes: list[dict[int, list[float]]] = [{} for _ in examples]
+        for row, feature in zip(outputs, features, strict=True):
+            _count(votes[ranks.setdefault(feature["example"], len(ranks))], row[:, 1] - row[:, 0], feature)
+        return [self._said(found, example.text)[0] for found, example in zip(votes, examples, strict=True)]
+
+    def score(self, predictions: list[Any], examples: Sequence[Example]) -> Scored:
+        return scored_texts(predictions, examples)
+
+    def read(self, row: NDArray[np.float32], feature: Mapping[str, Any], text: str) -> Reading:
+        """``row`` is ``[passages, seq, labels]``."""
+        votes: dict[int, list[float]] = {}
+        for part, probabilities in zip(feature[PARTS], np.log(row.clip(1e-30)), strict=True):
+            _count(votes, probabilities[:, 1] - probabilities[:, 0], part)
+        said, chosen = self._said(votes, text)
+        spans, asked = [], []
+        for sentence in chosen:
+            start, end = _spans(text)[sentence]
+            places = [
+                (part, token)
+                for part, passage in enumerate(feature[PARTS])
+                for token, of in enumerate(passage[SENTENCES])
+                if of == sentence
+            ]
+            sure = round(float(np.mean([row[part, token, 1] for part, token in places])), 4)
+            spans.append(Span(start=start, end=end, text=text[start:end], label="said", probability=sure))
+            asked += places
+        positions = ([part for part, _ in asked], [token for _, token in asked], [1] * len(asked))
+        return Reading(said=said, spans=tuple(spans), asked=positions, probabilities={})
+
+    def _said(self, votes: Mapping[int, Sequence[float]], text: str) -> tuple[str, list[int]]:
+        """The summary and its sentences: the best ones that share no three words in a row, until it is long enough."""
+        spans = _spans(text)
+        chosen, words, known = list[int](), 0, set[tuple[str, ...]]()
+        for sentence in sorted(votes, key=lambda one: -float(np.mean(votes[one]))):
+            said = text[slice(*spans[sentence])].split()
+            triples = set(zip(said, said[1:], said[2:], strict=False))
+            if words < self.length and not triples & known:
+                chosen.append(sentence)
+                words += len(said)
+                known |= triples
+        chosen.sort()
+        return " ".join(text[slice(*spans[sentence])] for sentence in chosen), chosen
+
+
+def best_sentences(sentences: Sequence[str], target: str) -> Collection[int]:
+    """Those that together share most with the target, by F1 of words and of word pairs, stemmed (ROUGE-1, -2)."""
+    wanted = _grams(target)
+    grams = [_grams(sentence) for sentence in sentences]
+    chosen: list[int] = []
+    said, best = (Counter[Any](), Counter[Any]()), 0.0
+    while len(chosen) < len(sentences):
+        tried = [
+            (sum(_f1(a + b, c) for a, b, c in zip(said, own, wanted, strict=True)), -number)
+            for number, own in enumerate(grams)
+            if number not in chosen
+        ]
+        reached, number = max(tried)
+        if reached <= best:
+            break
+        best = reached
+        chosen.append(-number)
+        said = (said[0] + grams[-number][0], said[1] + grams[-number][1])
+    return chosen
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    return list(sentence_spans(text)) or [(0, len(text))]
+
+
+def _grams(text: str) -> tuple[Counter[Any], Counter[Any]]:
+    words = _tokenizer().tokenize(text)
+    return Counter(words), Counter(pairwise(words))
+
+
+def _f1(given: Counter[Any], wanted: Counter[Any]) -> float:
+    return 2 * (given & wanted).total() / max(given.total() + wanted.total(), 1)
+
+
+@cache
+def _tokenizer() -> DefaultTokenizer:
+    return DefaultTokenizer(use_stemmer=True)
+
+
+def _at(spans: Sequence[tuple[int, int]], place: int) -> int:
+    """The sentence that holds a code point."""
+    return next((number for number, (start, end) in enumerate(spans) if start <= place < end), -1)
+
+
+def _count(votes: dict[int, list[float]], row: NDArray[np.float32], feature: Mapping[str, Any]) -> None:
+    for sentence, vote in zip(feature[SENTENCES], row, strict=False):
+        if sentence >= 0:
+            votes.setdefault(sentence, []).append(float(vote))

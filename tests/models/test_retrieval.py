@@ -1,0 +1,79 @@
+"""What is looked up in the training texts, and how models come to read it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BertModel
+
+from kg.errors import ConfigError, InputError
+from models.examples import Example
+from models.explain import as_lines
+from models.kgbert import KGBertForSeq2SeqLM
+from models.objectives import objective_for
+from models.predictor import Predictor
+from models.recipe import Task, parse_recipe
+from models.retrieval import FILE, Memory, with_nearest
+from tests.models.tiny import FUSION, TABLE, tiny_base, tiny_encoder
+
+
+def written(text: str, target: str, *, second: str = "") -> Example:
+    return Example(id=text, text=text, second=second, target=target)
+
+
+EXAMPLES = [
+    written("a lease of land", "Lease."),
+    written("leasing the land", "Leasing."),
+    written("a loan of money", "Loan."),
+    written("lending some money", "Lending."),
+]
+
+
+def test_the_nearest_text_is_found_in_its_other_forms(tmp_path: Path) -> None:
+    memory = Memory.of(EXAMPLES)
+    assert memory.nearest(["leased lands", "moneylending"]) == ["Lease.", "Lending."]
+    assert memory.nearest(["a lease of land"], but=[0]) == ["Leasing."]
+    memory.save(tmp_path)
+    again = Memory.load(tmp_path)
+    assert again.nearest(["leased lands", "moneylending"]) == ["Lease.", "Lending."]
+    (tmp_path / FILE).write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="holds no text that could be looked up"):
+        Memory.load(tmp_path)
+
+
+def test_no_training_text_is_told_its_own_answer() -> None:
+    told = with_nearest(EXAMPLES, [0, 2, 3], Memory.of([EXAMPLES[index] for index in (0, 2, 3)]))
+    assert [example.second for example in told] == ["Loan.", "Lease.", "Lending.", "Loan."]
+    assert [example.target for example in told] == [example.target for example in EXAMPLES]
+    asked = [written("a loan of money", "Loan.", second="What is lent?")]
+    assert with_nearest(asked, [], Memory.of(EXAMPLES))[0].second == "What is lent?\nLoan."
+
+
+@pytest.mark.parametrize("changes", [{"kind": "regression"}, {"shots": [5]}, {"folds": 3}])
+def test_looking_up_is_for_writing_from_all_training_texts(changes: dict[str, Any]) -> None:
+    task = {"name": "t", "kind": "seq2seq_generation", "reader": "table", "path": "p", "retrieve": True}
+    graph = {"source": "rdf", "paths": ["x"], "source_id": "x"}
+    whole = {"name": "n", "summary": "s", "graph": graph, "tasks": [task]}
+    assert parse_recipe(whole, place="here").tasks[0].retrieve
+    with pytest.raises(ConfigError, match="task t: retrieve is of generation"):
+        parse_recipe({**whole, "tasks": [{**task, **changes}]}, place="here")
+
+
+def test_an_answer_says_what_was_read_beside_the_text(tmp_path: Path) -> None:
+    encoder = tiny_encoder(tmp_path)
+    model = KGBertForSeq2SeqLM.from_base(
+        tiny_base(tmp_path / "base", BertModel),
+        TABLE,
+        fusion=FUSION,
+        **objective_for("seq2seq_generation", EXAMPLES).options(),
+    )
+    task = Task(name="t", kind="seq2seq_generation", reader="table", path="p", retrieve=True)
+    memory = Memory(["Acme Bank rose.", "rain fell"], ["Borealis Insurance rose.", "It was wet."])
+    answer = Predictor(model, encoder, task, memory=memory).predict("Acme Bank is rising.")
+    assert answer.retrieved == "Borealis Insurance rose."
+    assert [link.text for link in answer.links] == ["Acme Bank", "Borealis Insurance"]
+    assert answer.links[1].start == len("Acme Bank is rising.\n")
+    assert "nearest to it: Borealis Insurance rose." in as_lines(answer)
+    told = Predictor(model, encoder, task, memory=memory).predict("Acme Bank is rising.", second="When?")
+    assert told.links[1].start == len("Acme Bank is rising.\nWhen?\n")
+    assert Predictor(model, encoder, task).predict("Acme Bank is rising.").retrieved is None
