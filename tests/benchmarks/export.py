@@ -58,7 +58,7 @@ def main() -> None:
     fused = KGBertForSequenceClassification.from_pretrained(asked.work / "model").eval()
     tokenizer = load_tokenizer(str(asked.work / "model"))
     if not (asked.work / "onnx" / INT8).is_file():
-        export_model(fused, tokenizer, asked.work / "onnx", int8=True, task=task.name)
+        export_model(fused, tokenizer, asked.work / "onnx", kind=task.kind, int8=True, task=task.name)
     plain = load_base(recipe.base, AutoModelForSequenceClassification, num_labels=len(objective.labels)).eval()
     told, untold = (KnowledgeCollator(tokenizer=tokenizer, with_knowledge=given) for given in (True, False))
     systems: dict[str, tuple[Any, KnowledgeCollator]] = {

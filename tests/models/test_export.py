@@ -2,118 +2,162 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from transformers import BertModel
 
 from kg.errors import InputError
-from models.batch import PAIR, KnowledgeEncoder, keep_mentions
+from models.bans import Bans
+from models.base import quiet
+from models.batch import PARTS, KnowledgeEncoder, keep_links
 from models.entity_table import EntityTable
-from models.export import INT8, OnnxPredictor, export_model, main
-from models.kgbert import (
-    KGBertForRelationClassification,
-    KGBertForSequenceClassification,
-    KGBertForTokenClassification,
-    KGBertModel,
-)
-from models.objectives.objective import predict_raw
+from models.examples import Example, Mention
+from models.export import ABOUT, EXPORTED, FULL, INT8, OnnxPredictor, export_model, main
+from models.kgbert import KGBertModel
+from models.objectives import KINDS, Objective, objective_for
+from models.recipe import Task
+from models.run import Run
 from tests.builders import COMPANIES
+from tests.models.test_run import recipe
 from tests.models.tiny import FUSION, open_gates, tiny_base, tiny_encoder
 
-KINDS = {
-    "sequence": KGBertForSequenceClassification,
-    "token": KGBertForTokenClassification,
-    "relation": KGBertForRelationClassification,
-}
-Exported = tuple[KGBertModel, Path]
+TEXTS = (
+    "{0} rose and {1} fell.",
+    "{0} fell.",
+    "Nobody was there to see it, they said.",
+    "No.",
+    " ".join(["{1} rose again, and nobody knows why."] * 5),
+)
+"""With two, one and no mentions; the last is longer than the model reads."""
+UNTYPED = "pair_classification, no token_type_ids"
+FAST = ("sequence_classification", "question_answering")
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeEncoder:
-    return tiny_encoder(tmp_path_factory.mktemp("linked"))
+class Case(NamedTuple):
+    """A model, the folder that it was exported to, and what both are asked."""
+
+    model: KGBertModel
+    folder: Path
+    objective: Objective
+    examples: Sequence[Example]
+    features: list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module")
-def features(encoder: KnowledgeEncoder) -> list[dict[str, Any]]:
-    """Texts of several lengths with two, one and no mentions."""
-    first, second = list(COMPANIES)[:2]
-    texts = [f"{first} rose and {second} fell.", f"{first} fell.", "Nobody was there to see it, they said.", "No."]
-    features = encoder.encode_texts(texts)
-    assert [len(feature["mention_entities"]) for feature in features] == [2, 1, 0, 0]
-    return [{**feature, PAIR: [1, 2]} for feature in features]
+def examples_of(kind: str) -> list[Example]:
+    """Each with what any kind predicts, and a second text where this one reads it."""
+    examples = []
+    for number, text in enumerate(TEXTS):
+        said, named = text.format(*COMPANIES), "{" in text
+        second = f"Did {COMPANIES[1]} fall?" if named else "Why?"
+        head = Mention(start=0, end=1, entity="ex:0" if named else None)
+        example = Example(
+            id=text,
+            text=said,
+            second=second if KINDS[kind].reads_second() else "",
+            label=COMPANIES[number % 3],
+            labels=COMPANIES[: number % 3],
+            value=float(number),
+            words=tuple(said.split()),
+            tags=("B-ORG", *["O"] * said.count(" ")),
+            pair=(head, Mention(start=1, end=2, entity=None)),
+            choices=COMPANIES[: 3 + number % 2],
+        )
+        examples.append(example)
+    return examples
+
+
+def fused(objective: Objective, encoder: KnowledgeEncoder, folder: Path) -> KGBertModel:
+    vectors = torch.randn(len(encoder.rows) + 2, 8, generator=torch.Generator().manual_seed(1))
+    table = EntityTable(tuple(encoder.rows), vectors, encoder.linker.snapshot.hash, "random")
+    with quiet():
+        model: KGBertModel = objective.kgbert_class.from_base(
+            tiny_base(folder, BertModel), table, fusion=FUSION, **objective.options()
+        )
+    open_gates(model, 0.5)
+    model.config.objective = objective.state()
+    return model
 
 
 @pytest.fixture(
-    scope="module", params=["sequence", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("token", "relation"))]
+    scope="module",
+    params=[pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in (*EXPORTED, UNTYPED)],
 )
-def exported(
-    request: pytest.FixtureRequest, encoder: KnowledgeEncoder, tmp_path_factory: pytest.TempPathFactory
-) -> Exported:
-    folder = tmp_path_factory.mktemp(request.param)
-    vectors = torch.randn(len(encoder.rows) + 2, 8, generator=torch.Generator().manual_seed(1))
-    table = EntityTable(tuple(encoder.rows), vectors, "snapshot", "random")
-    model = KINDS[request.param].from_base(tiny_base(folder / "base"), table, fusion=FUSION, num_labels=3)
-    open_gates(model, 0.5)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("exported")
+    kind = request.param.partition(",")[0]
+    encoder = tiny_encoder(folder, max_length=32)
+    if request.param == UNTYPED:
+        encoder.tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    examples = examples_of(kind)
+    objective = objective_for(kind, examples)
+    features = objective.encode(examples, encoder)
+    model = fused(objective, encoder, folder / "base")
     with torch.no_grad():
-        model.model.classifier.weight.mul_(100)  # logits as a trained model has them
-    export_model(model.train(), encoder.tokenizer, folder / "onnx", int8=True)  # without dropout all the same
-    return model, folder / "onnx"
-
-
-def asked(model: KGBertModel, features: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    related = isinstance(model, KGBertForRelationClassification)
-    return features if related else [{k: v for k, v in feature.items() if k != PAIR} for feature in features]
+        *_, head = model.model.children()
+        head.weight.mul_(100)  # type: ignore[union-attr, operator]  # logits as a trained model has them
+    export_model(
+        model.train(), encoder.tokenizer, folder / "onnx", kind=kind, int8=True
+    )  # without dropout all the same
+    return Case(model, folder / "onnx", objective, examples, features)
 
 
 def furthest(one: list[Any], other: list[Any]) -> float:
     return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 4])
-def test_the_graph_gives_the_logits_of_the_model(
-    exported: Exported, features: list[dict[str, Any]], batch_size: int
-) -> None:
-    model, folder = exported
-    given = asked(model, features)
-    onnx = OnnxPredictor(folder, threads=1)
-    without = [keep_mentions(feature, []) for feature in given]
-    told = predict_raw(model, given, onnx.collate, batch_size=batch_size)
-    untold = predict_raw(model, without, onnx.collate, batch_size=batch_size)
-    assert furthest(told, untold) > 1e-3  # knowledge is let in
-    assert furthest(onnx.logits(given, batch_size=batch_size), told) < 1e-4
-    assert furthest(onnx.logits(without, batch_size=batch_size), untold) < 1e-4
+@pytest.mark.parametrize("size", [1, 3, 9])
+def test_the_graph_gives_the_logits_and_answers_of_the_model(case: Case, size: int) -> None:
+    onnx = OnnxPredictor(case.folder, threads=1)
+    told: list[Any] = []
+    for features in (case.features, [keep_links(feature, ()) for feature in case.features]):
+        batches = [features[start : start + size] for start in range(0, len(features), size)]
+        given = [row for batch in batches for row in onnx.logits(batch)]
+        true = [row for batch in batches for row in case.objective.predict(case.model, batch, onnx.collate)]
+        assert [row.shape for row in given] == [row.shape for row in true]
+        assert furthest(given, true) < 1e-4
+        answers = onnx.objective.answers(given, features, case.examples)
+        for said, meant in zip(answers, case.objective.answers(true, features, case.examples), strict=True):
+            assert said == pytest.approx(meant, abs=1e-4)  # a number, or else a label, tags, words
+        assert not told or furthest(told, true) > 1e-3  # knowledge is let in
+        told = true
 
 
-def test_the_integer_graph_is_smaller_and_gives_nearly_the_same_logits(
-    exported: Exported, features: list[dict[str, Any]]
-) -> None:
-    model, folder = exported
-    given = asked(model, features)
-    exact, rounded = (OnnxPredictor(folder, int8=int8, threads=1).logits(given) for int8 in (False, True))
-    spread = max(float(np.ptp(row, axis=-1).max()) for row in exact)
-    assert 0 < furthest(exact, rounded) < 0.1 * spread
-    sure = [np.sort(row, axis=-1)[..., -1] - np.sort(row, axis=-1)[..., -2] > 0.1 * spread for row in exact]
-    for one, other, clear in zip(exact, rounded, sure, strict=True):
-        assert ((one.argmax(-1) == other.argmax(-1)) | ~clear).all()
+def test_the_graph_takes_a_batch_as_the_model_does(case: Case) -> None:
+    onnx = OnnxPredictor(case.folder, threads=1)
+    batch = onnx.collate(case.features)
+    batch.pop("labels", None)
+    with torch.no_grad():
+        given, true = onnx(**batch), case.model.eval()(**batch)
+    for name in given:
+        assert torch.allclose(given[name], true[name], atol=1e-4)
+    assert torch.equal(case.objective.raw(given), onnx.objective.raw(given))
+    assert set(batch) <= set(onnx.inputs)
+    assert ("token_type_ids" in onnx.inputs) == ("token_type_ids" in case.features[0].get(PARTS, case.features)[0])
 
 
-def test_another_table_changes_what_the_graph_answers_as_it_changes_the_model(
-    exported: Exported, features: list[dict[str, Any]]
-) -> None:
-    model, folder = exported
-    given, onnx, own = asked(model, features), OnnxPredictor(folder, threads=1), model.entity_table
-    before = onnx.logits(given)
+def test_the_integer_graph_is_smaller_and_gives_nearly_the_same_logits(case: Case) -> None:
+    exact, rounded = (OnnxPredictor(case.folder, int8=int8, threads=1).logits(case.features) for int8 in (False, True))
+    assert 0 < furthest(exact, rounded) < 0.1 * max(float(np.abs(row).max()) for row in exact)
+    assert (case.folder / INT8).stat().st_size < (case.folder / FULL).stat().st_size
+
+
+def test_another_table_changes_what_the_graph_answers_as_it_changes_the_model(case: Case) -> None:
+    onnx, own = OnnxPredictor(case.folder, threads=1), case.model.entity_table
+    before = onnx.logits(case.features)
     other = dataclasses.replace(own, vectors=own.vectors.flip(0))
     try:
-        model.set_table(other)
+        case.model.set_table(other)
         onnx.set_table(other)
-        assert furthest(onnx.logits(given), before) > 1e-3
-        assert furthest(onnx.logits(given), predict_raw(model, given, onnx.collate)) < 1e-4
+        given = onnx.logits(case.features)
+        assert furthest(given, before) > 1e-3
+        assert furthest(given, case.objective.predict(case.model, case.features, onnx.collate)) < 1e-4
     finally:
-        model.set_table(own)
+        case.model.set_table(own)
 
 
 def test_a_folder_without_an_export_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,12 +171,32 @@ def test_a_folder_without_an_export_is_refused_in_one_line(tmp_path: Path, capsy
     assert "not a run folder" in capsys.readouterr().err
 
 
+def test_a_model_that_writes_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kind = "seq2seq_generation"
+    task = Task(name="plain", kind="seq2seq_generation", reader="table", path="texts.csv")
+    run = Run.open(tmp_path / "run", recipe(tasks=(task,)))
+    encoder = tiny_encoder(run.path)
+    run.update_manifest(snapshot={"path": "snapshot"})
+    model = fused(KINDS[kind](), encoder, tmp_path / "base")
+    with quiet():
+        model.save_pretrained(run.path / "model")
+    encoder.tokenizer.save_pretrained(run.path / "model")
+    (run.path / "table").mkdir()
+    model.entity_table.save(run.path / "table")
+    Bans(relations=(), pairs=frozenset(), audit=()).save(run.path / "table")
+    assert main([str(run.path), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    assert f"The kind {kind} (plain) writes text, which is not exported; {', '.join(EXPORTED)} are: " in said
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.neo4j
 def test_the_command_exports_the_model_of_a_run(finetuned: Path, tmp_path: Path) -> None:
     assert main([str(finetuned), "--task", "names", "--out", str(tmp_path / "out"), "--int8"]) == 0
-    about = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))
-    assert about["task"] == "names"
-    assert {"O", "B-ORG"} <= set(about["labels"])
+    about = json.loads((tmp_path / "out" / ABOUT).read_text(encoding="utf-8"))
+    assert (about["task"], about["kind"]) == ("names", "token_classification")
+    assert {"O", "B-ORG"} <= set(about["objective"]["labels"])
     assert (tmp_path / "out" / INT8).stat().st_size > 10_000
-    assert OnnxPredictor(tmp_path / "out").labels == tuple(about["labels"])
+    assert OnnxPredictor(tmp_path / "out").objective.labels == tuple(about["objective"]["labels"])
