@@ -66,6 +66,7 @@ def examples_of(kind: str) -> list[Example]:
             tags=("B-ORG", *["O"] * said.count(" ")),
             pair=(head, Mention(start=1, end=2, entity=None)),
             choices=COMPANIES[: 3 + number % 2],
+            target=said,
         )
         examples.append(example)
     return examples

@@ -11,6 +11,7 @@ from kg.errors import ConfigError, InputError
 from models.fusion import FusionConfig
 from models.recipe import RECIPES, Graph, Recipe, Task, load_recipe, parse_recipe
 from models.run import Run, aside, child_process, data_hash, licence_of, read_manifest, write_json, write_text
+from models.train_kgbert import main
 from models.training import Pretrain, Training
 
 
@@ -220,3 +221,12 @@ def test_a_step_in_another_process_gives_its_output_or_its_failure() -> None:
         child_process("-c", "raise SystemExit(7)")
     with pytest.raises(KeyboardInterrupt):
         child_process("-c", "raise SystemExit(130)")
+
+
+def test_a_run_is_not_begun_by_several_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["sample", "--run", str(tmp_path / "run")]) == 2
+    assert "torchrun began 2 processes of one run, expected one" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
