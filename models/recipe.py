@@ -145,8 +145,9 @@ class Recipe:
                 raise ValueError(f"{task_says}columns are of the reader table; {task.reader} knows its own")
             if task.training.lora_rank < 0 or task.training.patience < 0:
                 raise ValueError(f"{task_says}lora_rank and patience are 0 or more")
-        if "text" in self.arms and any(task.kind == "token_classification" for task in self.tasks):
-            raise ValueError("the arm text writes facts behind a text, where a token_classification task has no tags")
+        for task in self.tasks if "text" in self.arms else ():
+            if task.kind in ("token_classification", "extractive_summarization"):
+                raise ValueError(f"the arm text writes facts behind a text, which a {task.kind} takes for the text")
         if self.begin_with and (self.map.epochs or self.pretrain.max_steps):
             raise ValueError("with begin_with nothing is pretrained: set pretrain.max_steps and map.epochs to 0")
         if self.map.epochs and all(task.folds for task in self.tasks):

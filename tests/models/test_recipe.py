@@ -95,6 +95,14 @@ def test_a_key_that_is_missing_or_an_arm_that_does_not_exist_is_named(tmp_path: 
     assert "arms.1: " in refusal(recipe(tmp_path, 'arms = ["plain", "mixed"]\n' + SMALLEST))
 
 
+@pytest.mark.parametrize("kind", ["token_classification", "extractive_summarization"])
+def test_facts_are_not_written_behind_a_text_of_which_all_is_asked(kind: str, tmp_path: Path) -> None:
+    text = 'arms = ["plain", "text"]\n' + SMALLEST
+    assert load_recipe(recipe(tmp_path, text)).arms == ("plain", "text")
+    said = refusal(recipe(tmp_path, text.replace("sequence_classification", kind)))
+    assert f"the arm text writes facts behind a text, which a {kind} takes for the text" in said
+
+
 @pytest.mark.parametrize("text", ["name = ", "name = 'a'\nname = 'b'", "[graph\n", "name = 'a' b"])
 def test_a_syntax_error_is_named(text: str, tmp_path: Path) -> None:
     name = recipe(tmp_path, text)
