@@ -15,6 +15,8 @@ from kg.errors import InputError
 from models.examples import Example, read_json_lines
 
 FILE = "memory.jsonl"
+AT_ONCE = 500
+"""Texts that are compared with all others at a time, which bounds memory."""
 
 
 class Memory:
@@ -39,11 +41,15 @@ class Memory:
         Args:
             but: of each text the place in the memory that does not count, since it is its own; None: all do.
         """
-        likeness = (self._grams.transform(texts) @ self._known.T).toarray()
-        for row, own in zip(likeness, but, strict=False):
-            if own is not None:
-                row[own] = -1.0
-        return [self.targets[index] for index in np.argmax(likeness, axis=1)]
+        asked = self._grams.transform(texts)
+        found = []
+        for start in range(0, len(texts), AT_ONCE):
+            likeness = (asked[start : start + AT_ONCE] @ self._known.T).toarray()
+            for row, own in zip(likeness, but[start : start + AT_ONCE], strict=False):
+                if own is not None:
+                    row[own] = -1.0
+            found += [self.targets[index] for index in np.argmax(likeness, axis=1)]
+        return found
 
     def save(self, folder: Path) -> None:
         rows = zip(self.texts, self.targets, strict=True)
