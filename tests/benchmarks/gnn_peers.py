@@ -14,6 +14,10 @@ from models.graph import with_inverses
 from models.ranking import Pairs, rank_report
 
 
+SLICE = 1024
+"""Entities that are scored at a time: all of CoDEx-M's at once take ComplEx more than 10 GB."""
+
+
 def train_pykeen(graph: Graph, model: str, dim: int, budget_s: float) -> dict[str, Any]:
     """Not tuned: sampled negatives, Adam, whole epochs until the budget is spent; ranked as ours is."""
     warnings.simplefilter("ignore")
@@ -55,9 +59,9 @@ def train_pykeen(graph: Graph, model: str, dim: int, budget_s: float) -> dict[st
         out = torch.empty(len(heads), graph.num_nodes)
         forward = relations < half
         if forward.any():
-            out[forward] = made.predict_t(torch.stack([heads, relations], 1)[forward])
+            out[forward] = made.predict_t(torch.stack([heads, relations], 1)[forward], slice_size=SLICE)
         if not forward.all():
-            out[~forward] = made.predict_h(torch.stack([relations - half, heads], 1)[~forward])
+            out[~forward] = made.predict_h(torch.stack([relations - half, heads], 1)[~forward], slice_size=SLICE)
         return out
 
     report = rank_report(
