@@ -13,7 +13,6 @@ from gnn_data import Graph
 from models.graph import with_inverses
 from models.ranking import Pairs, rank_report
 
-
 SLICE = 1024
 """Entities that are scored at a time: all of CoDEx-M's at once take ComplEx more than 10 GB."""
 
