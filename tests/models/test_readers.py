@@ -376,6 +376,7 @@ FIELDS = {
     "regression": "value",
     "question_answering": "second",
     "multiple_choice": "choices",
+    "extractive_summarization": "target",
     "seq2seq_generation": "target",
     "token_classification": "tags",
     "relation_classification": "pair",
