@@ -7,10 +7,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 
-from models.examples import Example
+from models.examples import Example, whole
 from models.objectives import Objective, marked
 from models.recipe import Task
-from models.retrieval import Memory, whole
+from models.retrieval import Memory
 
 Answers = Callable[[Sequence[Example], Sequence[Example]], list[Any]]
 """``answers(train, test)``: one for each of ``test``."""
@@ -67,7 +67,7 @@ def first_words(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
 
 def nearest_text(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """The target of the training text that is most like the text."""
-    return list(Memory.of(train).nearest([whole(example) for example in test]))
+    return Memory.of(train).nearest(list(map(whole, test)))
 
 
 _OF_LABELS: Mapping[str, Answers] = {"tf-idf": tf_idf_label}

@@ -53,6 +53,11 @@ class Example:
     """What is to be written."""
 
 
+def whole(example: Example) -> str:
+    """A text with what is put to it."""
+    return f"{example.text}\n{example.second}" if example.second else example.text
+
+
 @dataclass(frozen=True, kw_only=True)
 class Splits:
     """The three parts of a task; nothing is tuned on ``test``."""
@@ -84,10 +89,10 @@ def stratified_split(
 
 def apart(train: Sequence[Example], validation: Sequence[Example], test: Sequence[Example]) -> Splits:
     """Splits without the training texts that are held out too, or validation texts of the test: they would leak."""
-    tested, validated = ({_squeezed(example.text) for example in part} for part in (test, validation))
+    tested, validated = ({squeezed(example.text) for example in part} for part in (test, validation))
     return Splits(
-        train=tuple(example for example in train if _squeezed(example.text) not in tested | validated),
-        validation=tuple(example for example in validation if _squeezed(example.text) not in tested),
+        train=tuple(example for example in train if squeezed(example.text) not in tested | validated),
+        validation=tuple(example for example in validation if squeezed(example.text) not in tested),
         test=tuple(test),
     )
 
@@ -110,7 +115,8 @@ def split_groups(grouped: Iterable[tuple[str, Example]], *, test: Sequence[Examp
     return apart([example for _, example in train], [example for _, example in validation], test)
 
 
-def _squeezed(text: str) -> str:
+def squeezed(text: str) -> str:
+    """Lower case, single blanks: as texts are compared."""
     return " ".join(text.casefold().split())
 
 

@@ -160,6 +160,11 @@ class OnnxPredictor(nn.Module):
             raise InputError(
                 folder, f"holds no {file.name}; run: python -m models.export RUN --out {folder}{' --int8' * int8}"
             )
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        if "objective" not in about:
+            raise InputError(
+                folder / ABOUT, "is of an older version and does not say how to read answers; export again"
+            )
         try:
             import onnxruntime
         except ImportError as error:
@@ -167,11 +172,6 @@ class OnnxPredictor(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        if "objective" not in about:
-            raise InputError(
-                folder / ABOUT, "is of an older version and does not say how to read answers; export again"
-            )
         self.inputs, self.outputs = tuple(about["inputs"]), [output.name for output in self.session.get_outputs()]
         labels = dict(enumerate(about["objective"]["labels"]))
         self.objective = objective_of(about["kind"], SimpleNamespace(id2label=labels, objective=about["objective"]))

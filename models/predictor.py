@@ -20,7 +20,7 @@ from models.bans import Bans
 from models.base import load_tokenizer, quiet
 from models.batch import PAIR, PARTS, KnowledgeCollator, KnowledgeEncoder, keep_links, shifted
 from models.entity_table import EntityTable
-from models.examples import Example
+from models.examples import Example, whole
 from models.injection import knowledge_of
 from models.objectives import (
     KINDS,
@@ -34,7 +34,7 @@ from models.objectives import (
 from models.objectives.answers import best_span
 from models.objectives.choice import encode_choices
 from models.recipe import Task, load_recipe
-from models.retrieval import Memory, beside, whole
+from models.retrieval import Memory, beside
 from models.run import current_knowledge, read_manifest
 from models.words import attribute, support_of
 
@@ -87,8 +87,7 @@ class Predictor:
         retrieved = None
         if self.memory is not None:
             (retrieved,) = self.memory.nearest([whole(example)])
-            second = beside(second, retrieved)
-            example = replace(example, second=second)
+            example = beside(example, retrieved)
         links, feature = self._linked(example)
         read = sorted({link for part in feature.get(PARTS, [feature]) for link in part["mention_links"]})
         variants = [feature, keep_links(feature, ())]
@@ -113,8 +112,7 @@ class Predictor:
         ]
         explained = None
         if words:
-            joined = f"{text}\n{second}" if second else text
-            explained = attribute(self.model, self.collate, joined, feature, answer.asked, self.objective)
+            explained = attribute(self.model, self.collate, whole(example), feature, answer.asked, self.objective)
         return Answer(
             task=self.task.name,
             said=answer.said,

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kg.errors import InputError
-from models.examples import Example, read_json_lines
+from models.examples import Example, read_json_lines, whole
 
 FILE = "memory.jsonl"
 AT_ONCE = 500
@@ -68,20 +68,13 @@ class Memory:
         return cls([str(row["text"]) for row in rows], [str(row["target"]) for row in rows])
 
 
-def whole(example: Example) -> str:
-    """A text with what is put to it."""
-    return f"{example.text}\n{example.second}" if example.second else example.text
-
-
-def beside(second: str, found: str) -> str:
-    """What is put to a text with what was found for it."""
-    return f"{second}\n{found}" if second else found
+def beside(example: Example, found: str) -> Example:
+    """The example with what was found for it put to its text, behind what is put to it already."""
+    return replace(example, second=f"{example.second}\n{found}" if example.second else found)
 
 
 def with_nearest(examples: Sequence[Example], train: Sequence[int], memory: Memory) -> list[Example]:
     """The examples with what was written for the training example (in ``train``) nearest to each, never its own."""
     place = {index: number for number, index in enumerate(train)}
     found = memory.nearest(list(map(whole, examples)), but=[place.get(index) for index in range(len(examples))])
-    return [
-        replace(example, second=beside(example.second, said)) for example, said in zip(examples, found, strict=True)
-    ]
+    return list(map(beside, examples, found))

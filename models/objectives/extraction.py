@@ -1,7 +1,8 @@
 """A summary made of sentences of the text."""
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -48,10 +49,10 @@ class ExtractiveSummary(Objective):
 
     def encode(self, examples: Sequence[Example], encoder: KnowledgeEncoder) -> list[dict[str, Any]]:
         features = []
-        for number, links in enumerate(encoder.linker.link_batch([example.text for example in examples])):
-            text = examples[number].text
-            taught = best_sentences([text[start:end] for start, end in _spans(text)], examples[number].target)
-            for feature in self.passages(text, links, encoder):
+        linked = encoder.linker.link_batch([example.text for example in examples])
+        for number, (example, links) in enumerate(zip(examples, linked, strict=True)):
+            taught = best_sentences([example.text[start:end] for start, end in _spans(example.text)], example.target)
+            for feature in self.passages(example.text, links, encoder):
                 labels = [IGNORED if sentence < 0 else int(sentence in taught) for sentence in feature[SENTENCES]]
                 features.append({**feature, "labels": labels, "example": number})
         return features
@@ -68,59 +69,72 @@ class ExtractiveSummary(Objective):
                 first, used = number, 0
             used += count
         passages.append((first, len(spans)))
+        starts = [start for start, _ in spans]
         features = []
         for first, last in passages:
-            feature = encoder.encode_linked(text, links, start=spans[first][0], end=spans[last - 1][1])
-            within = [-1 if end <= start else _at(spans, start) for start, end in feature["offsets"]]
+            feature = encoder.encode_linked(text, links, start=starts[first], end=spans[last - 1][1])
+            within = [bisect_right(starts, start) - 1 if end > start else -1 for start, end in feature["offsets"]]
             features.append({**feature, SENTENCES: within})
         return features
 
     def answers(
         self, outputs: Sequence[Any], features: Sequence[Mapping[str, Any]], examples: Sequence[Example]
     ) -> list[Any]:
-        ranks: dict[int, int] = {}
-        votes: list[dict[int, list[float]]] = [{} for _ in examples]
+        passages: dict[int, list[tuple[Any, Mapping[str, Any]]]] = {}
         for row, feature in zip(outputs, features, strict=True):
-            _count(votes[ranks.setdefault(feature["example"], len(ranks))], row[:, 1] - row[:, 0], feature)
-        return [self._said(found, example.text)[0] for found, example in zip(votes, examples, strict=True)]
+            passages.setdefault(feature["example"], []).append((row, feature))
+        said = []
+        for example, own in zip(examples, passages.values(), strict=True):
+            spans = self.chosen([row for row, _ in own], [feature for _, feature in own], example.text)
+            said.append(_joined(example.text, spans.values()))
+        return said
+
+    def chosen(
+        self, rows: Sequence[NDArray[np.float32]], passages: Sequence[Mapping[str, Any]], text: str
+    ) -> dict[int, tuple[int, int]]:
+        """Number and place of the best sentences that share no three words in a row, until they are long enough.
+
+        Args:
+            rows: of each passage ``[seq, 2]``: scores that its tokens are left out, and said.
+        """
+        spans = _spans(text)
+        votes: dict[int, list[float]] = {}
+        for row, passage in zip(rows, passages, strict=True):
+            for sentence, (left_out, said) in zip(passage[SENTENCES], row.tolist(), strict=False):  # padding aside
+                votes.setdefault(sentence, []).append(said - left_out)
+        votes.pop(-1, None)
+        chosen, words, known = list[int](), 0, set[tuple[str, ...]]()
+        for sentence in sorted(votes, key=lambda one: -float(np.mean(votes[one]))):
+            own = text[slice(*spans[sentence])].split()
+            triples = set(zip(own, own[1:], own[2:], strict=False))
+            if words < self.length and not triples & known:
+                chosen.append(sentence)
+                words += len(own)
+                known |= triples
+        return {sentence: spans[sentence] for sentence in sorted(chosen)}
 
     def score(self, predictions: list[Any], examples: Sequence[Example]) -> Scored:
         return scored_texts(predictions, examples)
 
     def read(self, row: NDArray[np.float32], feature: Mapping[str, Any], text: str) -> Reading:
-        """``row`` is ``[passages, seq, labels]``."""
-        votes: dict[int, list[float]] = {}
-        for part, probabilities in zip(feature[PARTS], np.log(row.clip(1e-30)), strict=True):
-            _count(votes, probabilities[:, 1] - probabilities[:, 0], part)
-        said, chosen = self._said(votes, text)
-        spans, asked = [], []
-        for sentence in chosen:
-            start, end = _spans(text)[sentence]
-            places = [
-                (part, token)
-                for part, passage in enumerate(feature[PARTS])
-                for token, of in enumerate(passage[SENTENCES])
-                if of == sentence
-            ]
-            sure = round(float(np.mean([row[part, token, 1] for part, token in places])), 4)
+        """``row`` is ``[passages, seq, 2]``."""
+        chosen = self.chosen(np.log(row.clip(1e-30)), feature[PARTS], text)
+        asked: dict[int, list[tuple[int, int]]] = {sentence: [] for sentence in chosen}
+        for part, passage in enumerate(feature[PARTS]):
+            for token, sentence in enumerate(passage[SENTENCES]):
+                if sentence in asked:
+                    asked[sentence].append((part, token))
+        spans = []
+        for sentence, (start, end) in chosen.items():
+            sure = round(float(np.mean([row[part, token, 1] for part, token in asked[sentence]])), 4)
             spans.append(Span(start=start, end=end, text=text[start:end], label="said", probability=sure))
-            asked += places
-        positions = ([part for part, _ in asked], [token for _, token in asked], [1] * len(asked))
-        return Reading(said=said, spans=tuple(spans), asked=positions, probabilities={})
+        places = [place for of_sentence in asked.values() for place in of_sentence]
+        positions = ([part for part, _ in places], [token for _, token in places], [1] * len(places))
+        return Reading(said=_joined(text, chosen.values()), spans=tuple(spans), asked=positions, probabilities={})
 
-    def _said(self, votes: Mapping[int, Sequence[float]], text: str) -> tuple[str, list[int]]:
-        """The summary and its sentences: the best ones that share no three words in a row, until it is long enough."""
-        spans = _spans(text)
-        chosen, words, known = list[int](), 0, set[tuple[str, ...]]()
-        for sentence in sorted(votes, key=lambda one: -float(np.mean(votes[one]))):
-            said = text[slice(*spans[sentence])].split()
-            triples = set(zip(said, said[1:], said[2:], strict=False))
-            if words < self.length and not triples & known:
-                chosen.append(sentence)
-                words += len(said)
-                known |= triples
-        chosen.sort()
-        return " ".join(text[slice(*spans[sentence])] for sentence in chosen), chosen
+
+def _joined(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    return " ".join(text[start:end] for start, end in spans)
 
 
 def best_sentences(sentences: Sequence[str], target: str) -> Collection[int]:
@@ -160,14 +174,3 @@ def _f1(given: Counter[Any], wanted: Counter[Any]) -> float:
 @cache
 def _tokenizer() -> DefaultTokenizer:
     return DefaultTokenizer(use_stemmer=True)
-
-
-def _at(spans: Sequence[tuple[int, int]], place: int) -> int:
-    """The sentence that holds a code point."""
-    return next((number for number, (start, end) in enumerate(spans) if start <= place < end), -1)
-
-
-def _count(votes: dict[int, list[float]], row: NDArray[np.float32], feature: Mapping[str, Any]) -> None:
-    for sentence, vote in zip(feature[SENTENCES], row, strict=False):
-        if sentence >= 0:
-            votes.setdefault(sentence, []).append(float(vote))

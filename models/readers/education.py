@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from kg.errors import InputError
-from models.examples import Example, Splits, apart, expecting, read_csv, read_json, read_json_lines, split_groups
+from models.examples import (
+    Example,
+    Splits,
+    apart,
+    expecting,
+    read_csv,
+    read_json,
+    read_json_lines,
+    split_groups,
+    squeezed,
+)
 
 Module: TypeAlias = dict[str, Any]
 CHOICES = 4
@@ -42,8 +52,8 @@ def summaries(chapter: str, module: Module, members: list[Module]) -> Iterator[E
     """The summary at the end of a module, from its text and its key terms."""
     if module["summary"]:
         summary = module["summary"].removeprefix(_HEADING)
-        stated = f" {_squeezed(summary)} "  # the last paragraphs of a module are those of its summary: the answer
-        own = [paragraph for paragraph in module["paragraphs"] if f" {_squeezed(paragraph)} " not in stated]
+        stated = f" {squeezed(summary)} "  # the last paragraphs of a module are those of its summary: the answer
+        own = [paragraph for paragraph in module["paragraphs"] if f" {squeezed(paragraph)} " not in stated]
         terms = [f"{term}: {definition}." for term, definition in module["glossary"]]
         yield Example(id=module["id"], text="\n".join([module["title"], *own, *terms]), target=summary)
 
@@ -78,10 +88,6 @@ def vocabulary(chapter: str, module: Module, members: list[Module]) -> Iterator[
             first = terms.index(term) - number % CHOICES  # the right one is in each place equally often
             choices = tuple(terms[(first + i) % len(terms)] for i in range(CHOICES))
             yield Example(id=f"{module['id']}:{number}", text=definition, choices=choices, label=term)
-
-
-def _squeezed(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def fairytaleqa(path: Path) -> Splits:

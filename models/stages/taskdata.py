@@ -76,14 +76,14 @@ def divided(task: Task, path: Path) -> tuple[list[Example], Division]:
 @cache
 def _prepared(run_path: Path, base: str, snapshot: str, task: Task, path: Path, facts: bool) -> Prepared:
     examples, division = divided(task, path)
+    memory = Memory.of([examples[index] for index in division.train]) if task.retrieve else None
+    if memory is not None:
+        examples = with_nearest(examples, division.train, memory)
     encoder = text_encoder(run_path, base, snapshot, task.training.max_length)
     if facts:
         written = Facts(encoder.linker, Bans.load(run_path / "table"))
         examples = list(map(written.behind, examples))
         encoder = text_encoder(run_path, base, snapshot, task.training.max_length + FACT_TOKENS)
-    memory = Memory.of([examples[index] for index in division.train]) if task.retrieve else None
-    if memory is not None:
-        examples = with_nearest(examples, division.train, memory)
     objective = objective_for(
         task.kind, examples, train=[examples[index] for index in division.train], **asdict(task.decoding)
     )

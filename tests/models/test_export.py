@@ -164,6 +164,12 @@ def test_another_table_changes_what_the_graph_answers_as_it_changes_the_model(ca
 def test_a_folder_without_an_export_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match=r"holds no model.int8.onnx; run: python -m models.export .* --int8"):
         OnnxPredictor(tmp_path, int8=True)
+    for name in (FULL, ABOUT):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match=r"export.json: is of an older version and does not say how to read answers"):
+        OnnxPredictor(tmp_path)
+    for name in (FULL, ABOUT):
+        (tmp_path / name).unlink()
     (tmp_path / "mine.txt").write_text("mine")
     assert main([str(tmp_path / "run"), "--out", str(tmp_path)]) == 2
     assert "is not empty and holds no export" in capsys.readouterr().err
