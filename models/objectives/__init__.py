@@ -12,7 +12,14 @@ from models.objectives.extraction import ExtractiveSummary
 from models.objectives.generation import CausalGeneration, Seq2SeqGeneration
 from models.objectives.objective import METRICS, UNSCALED, Asked, Objective, Reading, Scored, Span
 from models.objectives.regression import Regression
-from models.objectives.relation import MARKS, RelationClassification, marked, pair_positions, spans_of_marks
+from models.objectives.relation import (
+    MARKS,
+    RelationClassification,
+    marked,
+    pair_positions,
+    spans_of_marks,
+    with_entities,
+)
 from models.objectives.tokens import TokenClassification
 
 __all__ = [
@@ -41,6 +48,7 @@ __all__ = [
     "objective_of",
     "pair_positions",
     "spans_of_marks",
+    "with_entities",
 ]
 
 KINDS: Mapping[str, type[Objective]] = {

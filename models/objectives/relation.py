@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from kg.errors import UserError
+from kg.linking import Linker
 from kg.snapshot import Snapshot
 from kg.types import Candidate, Link
 from models.batch import PAIR, KnowledgeEncoder
@@ -20,7 +21,8 @@ class RelationClassification(SequenceClassification):
     """The relation between two mentions, each put between marks of its own.
 
     Marks are plain signs, ``@ head @`` and ``# tail #``, which every vocabulary has ("entity marker (punct)", arXiv
-    2102.01373); a mention's knowledge is read at its marks, too. Entities are those that the data names.
+    2102.01373); a mention's knowledge is read at its marks, too. Entities are those of the examples: see
+    ``with_entities``.
     """
 
     auto_class: ClassVar[Any] = RelationClassifier
@@ -79,6 +81,20 @@ def spans_of_marks(text: str) -> list[tuple[int, int]]:
 def pair_positions(spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> list[int]:
     """The first token of each span; the first of the text where it was cut off."""
     return [next((i for i, (s, e) in enumerate(offsets) if s >= start and e > s), 0) for start, _ in spans]
+
+
+def with_entities(examples: Sequence[Example], linker: Linker) -> list[Example]:
+    """The examples, their pairs linked where the data names no entity at all; where it names some, it knows best."""
+    if any(mention.entity is not None for example in examples for mention in example.pair or ()):
+        return list(examples)
+    return [_linked(example, linker) if example.pair else example for example in examples]
+
+
+def _linked(example: Example, linker: Linker) -> Example:
+    assert example.pair is not None
+    head, tail = example.pair
+    links = linker.link_spans(example.text, [(head.start, head.end), (tail.start, tail.end)])
+    return replace(example, pair=(replace(head, entity=links[0].id), replace(tail, entity=links[1].id)))
 
 
 def named_link(snapshot: Snapshot, text: str, mention: Mention) -> Link | None:

@@ -22,6 +22,7 @@ from models.entity_table import FIRST, EntityTable
 from models.examples import Example
 from models.graph import Data, load_graph, text_features, triples_of
 from models.link_prediction import train_gnn
+from models.objectives import with_entities
 from models.recipe import resolve_path
 from models.reduction import Reduction, build_table, signature_counts
 from models.reembed import save_features
@@ -35,13 +36,14 @@ def run_stage(run: Run, settings: Settings) -> None:
     """Leave ``snapshots/vN``, ``gnn/`` and ``table/`` in the run folder."""
     recipe = run.recipe
     snapshot = Snapshot.load(make_snapshot(run, settings))
-    show_coverage(run, settings, snapshot)
+    linker = Linker.load(snapshot)
+    show_coverage(run, settings, snapshot, linker)
     if run.done("gnn"):
         return
     console.rule("gnn: entity encoder and table")
     features = text_features(snapshot, recipe.base, settings.home / "cache")
     graph = load_graph(snapshot, ban_relations=recipe.graph.ban_relations)
-    bans = bans_of(run, settings, snapshot)
+    bans = bans_of(run, settings, snapshot, linker)
     show_bans(bans)
     graph = bans.applied(graph, snapshot)
     encoder, metrics = train_gnn(graph, features, recipe.gnn, run.path / "gnn")
@@ -97,14 +99,14 @@ def partial_table(run: Run, snapshot: Snapshot, features: Tensor, *, types: bool
     return EntityTable(own.ids, torch.cat([own.vectors[:FIRST], rows]), own.snapshot_hash, name)
 
 
-def bans_of(run: Run, settings: Settings, snapshot: Snapshot) -> Bans:
+def bans_of(run: Run, settings: Settings, snapshot: Snapshot, linker: Linker) -> Bans:
     """What this run's tasks must not be told, as its recipe says."""
     graph = run.recipe.graph
     examples = []
     for task in run.recipe.tasks:
         splits = read_task(task.reader, resolve_path(task.path, settings.data), task.columns)
         stated = {label: relations for label, *relations in task.label_relations}
-        for example in (*splits.train, *splits.validation, *splits.test):
+        for example in with_entities((*splits.train, *splits.validation, *splits.test), linker):
             label = str(example.label)
             examples.append((example, (label, *stated.get(label, ()))))
     return find_bans(
@@ -173,9 +175,8 @@ def text_paths(run: Run, settings: Settings) -> list[Path]:
     return sorted({resolve_path(path, settings.data) for path in named})
 
 
-def show_coverage(run: Run, settings: Settings, snapshot: Snapshot) -> None:
+def show_coverage(run: Run, settings: Settings, snapshot: Snapshot, linker: Linker) -> None:
     """Print, before anything is trained, how much of the tasks' texts the graph can speak of: it bounds any gain."""
-    linker = Linker.load(snapshot)
     degree = Counter(int(entity) for column in (0, 2) for entity in snapshot.triples[:, column])
     coverage = {}
     for task in run.recipe.tasks:
@@ -202,7 +203,7 @@ def show_coverage(run: Run, settings: Settings, snapshot: Snapshot) -> None:
 def linked_entities(linker: Linker, examples: Sequence[Example], snapshot: Snapshot) -> list[list[int]]:
     """Entity indices linked in each text: those that the data names, or else what the linker finds."""
     if examples and examples[0].pair is not None:
-        named = [[mention.entity or "" for mention in example.pair or ()] for example in examples]
+        named = [[mention.entity or "" for mention in one.pair or ()] for one in with_entities(examples, linker)]
         return [[snapshot.index[entity] for entity in pair if entity in snapshot.index] for pair in named]
     links = linker.link_batch([example.text for example in examples])
     return [[snapshot.index[link.id] for link in found if link.id is not None] for found in links]

@@ -13,7 +13,7 @@ from models.bans import Bans
 from models.data import read_task
 from models.examples import Example, Splits
 from models.facts import FACT_TOKENS, Facts
-from models.objectives import Objective, objective_for
+from models.objectives import Objective, objective_for, with_entities
 from models.recipe import Task
 from models.retrieval import Memory, with_nearest
 from models.stages.arms import text_encoder
@@ -80,6 +80,7 @@ def _prepared(run_path: Path, base: str, snapshot: str, task: Task, path: Path, 
     if memory is not None:
         examples = with_nearest(examples, division.train, memory)
     encoder = text_encoder(run_path, base, snapshot, task.training.max_length)
+    examples = with_entities(examples, encoder.linker)
     if facts:
         written = Facts(encoder.linker, Bans.load(run_path / "table"))
         examples = list(map(written.behind, examples))

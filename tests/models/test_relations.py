@@ -1,6 +1,7 @@
 """Marked pairs: read from published files, put between marks, linked as the data says, told apart by a model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from models.entity_table import FIRST, NULL
 from models.examples import Example, Mention
 from models.facts import Facts
 from models.kgbert import KGBertForRelationClassification
-from models.objectives import RelationClassification, marked
+from models.objectives import RelationClassification, marked, with_entities
 from models.predictor import Predictor
 from models.recipe import Task
 from models.relation_classifier import RelationClassifier
@@ -124,6 +125,21 @@ def test_a_pair_is_read_where_it_begins_with_the_entities_that_the_data_names(en
     pieces = encoder.tokenizer.convert_ids_to_tokens(second["input_ids"])
     assert [pieces[place] for place in second[PAIR]] == ["@", "#"]
     assert second["mention_entities"] == [[NULL, FIRST + 1]]
+
+
+def test_pairs_are_linked_where_the_data_names_no_entity_at_all(encoder: KnowledgeEncoder) -> None:
+    nameless = tuple(replace(mention, entity=None) for mention in (HEAD, TAIL))
+    bare, alone = replace(OWNS, pair=nameless), Example(id="3", text="Nothing.", label="OWNS")
+    found, other = with_entities([bare, alone], encoder.linker)
+    names = [link.id for link in encoder.linker.link(TEXT)]
+    assert found.pair is not None
+    assert [mention.entity for mention in found.pair] == names
+    assert None not in names
+    assert replace(found, pair=nameless) == bare
+    assert other == alone
+    assert with_entities([OWNS, OWNED, bare], encoder.linker) == [OWNS, OWNED, bare]
+    (feature,) = OBJECTIVE.encode([found], encoder)
+    assert len(feature["mention_entities"]) == len(OBJECTIVE.encode([bare], encoder)[0]["mention_entities"]) + 2
 
 
 def test_places_move_with_padding_on_the_left(encoder: KnowledgeEncoder) -> None:
