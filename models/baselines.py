@@ -1,10 +1,10 @@
 """Trivial systems that a model has to beat to be worth its weight: one row of the report for each that fits a task."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.pipeline import make_pipeline
 
 from models.examples import Example, whole
@@ -52,6 +52,29 @@ def tf_idf_label(train: Sequence[Example], test: Sequence[Example]) -> list[Any]
     return list(map(str, model.predict(list(map(_text, test)))))
 
 
+def tf_idf_tags(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """A word, its beginnings, middles and ends and the words beside it, with logistic regression (by SGD)."""
+    model = make_pipeline(
+        TfidfVectorizer(analyzer=_about, sublinear_tf=True), SGDClassifier(loss="log_loss", alpha=1e-6, random_state=0)
+    )
+    model.fit([place for example in train for place in _places(example)], [tag for one in train for tag in one.tags])
+    tags = iter(map(str, model.predict([place for example in test for place in _places(example)])))
+    return [[next(tags) for _ in example.words] for example in test]
+
+
+def _places(example: Example) -> Iterator[tuple[str, str, str]]:
+    """Each word between its neighbours."""
+    words = ("", *example.words, "")
+    return zip(words, words[1:], words[2:], strict=False)
+
+
+def _about(place: tuple[str, str, str]) -> list[str]:
+    before, word, after = place
+    padded = f"<{word}>"
+    pieces = [padded[start : start + length] for length in (3, 4) for start in range(len(padded) - length + 1)]
+    return [f"before {before.lower()}", f"after {after.lower()}", f"word {word.lower()}", *pieces]
+
+
 def tf_idf_value(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """Words and word pairs with ridge regression."""
     model = make_pipeline(_words(), Ridge(alpha=1.0))
@@ -76,6 +99,7 @@ SYSTEMS: Mapping[str, Mapping[str, Answers]] = {
     "sequence_classification": _OF_LABELS,
     "pair_classification": _OF_LABELS,
     "relation_classification": _OF_LABELS,
+    "token_classification": {"tf-idf": tf_idf_tags},
     "regression": {"tf-idf": tf_idf_value},
     "extractive_summarization": _OF_TEXTS,
     "seq2seq_generation": _OF_TEXTS,

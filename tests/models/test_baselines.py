@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 
 from models.arms import BASELINES
-from models.baselines import SYSTEMS, first_words, nearest_text, rows
+from models.baselines import SYSTEMS, first_words, nearest_text, rows, tf_idf_tags
 from models.examples import Example
 from models.objectives import KINDS, objective_for
 from models.recipe import Task
@@ -47,6 +47,16 @@ def test_what_is_put_to_the_text_counts() -> None:
     ]
     (row,) = rows(task("pair_classification"), objective_for("pair_classification", train), [(train, train)])
     assert row["metrics"]["accuracy"] == 1.0
+
+
+def test_a_word_is_tagged_by_its_letters_and_by_those_beside_it() -> None:
+    tags = ("O", "B-DRUG", "O")
+    train = [Example(id=str(i), text="", words=("took", f"{i}mycin", "daily"), tags=tags) for i in range(12)]
+    test = [Example(id="x", text="", words=("took", "neomycin", "daily"), tags=tags)]
+    objective = objective_for("token_classification", train)
+    (row,) = rows(task("token_classification"), objective, [(train, test)])
+    assert (row["arm"], row["metrics"]["f1"]) == ("tf-idf", 1.0)
+    assert tf_idf_tags(train, [Example(id="y", text="", words=("took", "nothing"), tags=("O", "O"))]) == [["O", "O"]]
 
 
 def test_values_are_told_better_than_by_their_mean() -> None:
