@@ -5,7 +5,7 @@ from typing import Any
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from models.examples import Example, whole
 from models.objectives import Objective, marked
@@ -48,8 +48,7 @@ def _words() -> TfidfVectorizer:
 def tf_idf_label(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """Words and word pairs with logistic regression: on topical texts a serious rival."""
     model = make_pipeline(_words(), LogisticRegression(C=10.0, max_iter=1000))
-    model.fit(list(map(_text, train)), [example.label for example in train])
-    return list(map(str, model.predict(list(map(_text, test)))))
+    return _told(model, list(map(_text, train)), [str(example.label) for example in train], list(map(_text, test)))
 
 
 def tf_idf_tags(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
@@ -57,9 +56,16 @@ def tf_idf_tags(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     model = make_pipeline(
         TfidfVectorizer(analyzer=_about, sublinear_tf=True), SGDClassifier(loss="log_loss", alpha=1e-6, random_state=0)
     )
-    model.fit([place for example in train for place in _places(example)], [tag for one in train for tag in one.tags])
-    tags = iter(map(str, model.predict([place for example in test for place in _places(example)])))
+    known, asked = ([place for example in part for place in _places(example)] for part in (train, test))
+    tags = iter(_told(model, known, [tag for example in train for tag in example.tags], asked))
     return [[next(tags) for _ in example.words] for example in test]
+
+
+def _told(model: Pipeline, known: Sequence[Any], labels: Sequence[str], asked: Sequence[Any]) -> list[str]:
+    """What ``model`` says of what is asked; the only label there is, which no regression learns from."""
+    if len(set(labels)) == 1:
+        return [labels[0]] * len(asked)
+    return list(map(str, model.fit(known, labels).predict(asked)))
 
 
 def _places(example: Example) -> Iterator[tuple[str, str, str]]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,11 @@ from kg.store import open_store
 from models.bans import Bans, find_bans
 from models.data import read_task
 from models.entity_table import FIRST, EntityTable
-from models.examples import Example
+from models.examples import Example, Splits
 from models.graph import Data, load_graph, text_features, triples_of
 from models.link_prediction import train_gnn
 from models.objectives import with_entities
-from models.recipe import resolve_path
+from models.recipe import Recipe, Task, resolve_path
 from models.reduction import Reduction, build_table, signature_counts
 from models.reembed import save_features
 from models.run import Run, aside, child_process, data_hash, licence_of, write_json
@@ -37,13 +37,14 @@ def run_stage(run: Run, settings: Settings) -> None:
     recipe = run.recipe
     snapshot = Snapshot.load(make_snapshot(run, settings))
     linker = Linker.load(snapshot)
-    show_coverage(run, settings, snapshot, linker)
+    tasks = [(task, read_linked(task, settings, linker)) for task in recipe.tasks]
+    show_coverage(run, snapshot, linker, tasks)
     if run.done("gnn"):
         return
     console.rule("gnn: entity encoder and table")
     features = text_features(snapshot, recipe.base, settings.home / "cache")
     graph = load_graph(snapshot, ban_relations=recipe.graph.ban_relations)
-    bans = bans_of(run, settings, snapshot, linker)
+    bans = bans_of(recipe, snapshot, tasks)
     show_bans(bans)
     graph = bans.applied(graph, snapshot)
     encoder, metrics = train_gnn(graph, features, recipe.gnn, run.path / "gnn")
@@ -99,14 +100,21 @@ def partial_table(run: Run, snapshot: Snapshot, features: Tensor, *, types: bool
     return EntityTable(own.ids, torch.cat([own.vectors[:FIRST], rows]), own.snapshot_hash, name)
 
 
-def bans_of(run: Run, settings: Settings, snapshot: Snapshot, linker: Linker) -> Bans:
-    """What this run's tasks must not be told, as its recipe says."""
-    graph = run.recipe.graph
+def read_linked(task: Task, settings: Settings, linker: Linker) -> Splits:
+    """The examples of a task with the pairs linked that models are asked about."""
+    splits = read_task(task.reader, resolve_path(task.path, settings.data), task.columns)
+    parts = [getattr(splits, part) for part in Splits.PARTS]
+    linked = iter(with_entities([*chain.from_iterable(parts)], linker))
+    return Splits(**{name: tuple(islice(linked, len(part))) for name, part in zip(Splits.PARTS, parts, strict=True)})
+
+
+def bans_of(recipe: Recipe, snapshot: Snapshot, tasks: Iterable[tuple[Task, Splits]]) -> Bans:
+    """What the tasks must not be told, as the recipe says."""
+    graph = recipe.graph
     examples = []
-    for task in run.recipe.tasks:
-        splits = read_task(task.reader, resolve_path(task.path, settings.data), task.columns)
+    for task, splits in tasks:
         stated = {label: relations for label, *relations in task.label_relations}
-        for example in with_entities((*splits.train, *splits.validation, *splits.test), linker):
+        for example in (*splits.train, *splits.validation, *splits.test):
             label = str(example.label)
             examples.append((example, (label, *stated.get(label, ()))))
     return find_bans(
@@ -175,12 +183,11 @@ def text_paths(run: Run, settings: Settings) -> list[Path]:
     return sorted({resolve_path(path, settings.data) for path in named})
 
 
-def show_coverage(run: Run, settings: Settings, snapshot: Snapshot, linker: Linker) -> None:
+def show_coverage(run: Run, snapshot: Snapshot, linker: Linker, tasks: Iterable[tuple[Task, Splits]]) -> None:
     """Print, before anything is trained, how much of the tasks' texts the graph can speak of: it bounds any gain."""
     degree = Counter(int(entity) for column in (0, 2) for entity in snapshot.triples[:, column])
     coverage = {}
-    for task in run.recipe.tasks:
-        splits = read_task(task.reader, resolve_path(task.path, settings.data), task.columns)
+    for task, splits in tasks:
         train, test = (linked_entities(linker, part, snapshot) for part in (splits.train, splits.test))
         mentions = [entity for text in test for entity in text]
         seen = {entity for text in train for entity in text}
@@ -201,9 +208,9 @@ def show_coverage(run: Run, settings: Settings, snapshot: Snapshot, linker: Link
 
 
 def linked_entities(linker: Linker, examples: Sequence[Example], snapshot: Snapshot) -> list[list[int]]:
-    """Entity indices linked in each text: those that the data names, or else what the linker finds."""
+    """Entity indices linked in each text: those of the pair that is asked about, or else what the linker finds."""
     if examples and examples[0].pair is not None:
-        named = [[mention.entity or "" for mention in one.pair or ()] for one in with_entities(examples, linker)]
+        named = [[mention.entity or "" for mention in example.pair or ()] for example in examples]
         return [[snapshot.index[entity] for entity in pair if entity in snapshot.index] for pair in named]
     links = linker.link_batch([example.text for example in examples])
     return [[snapshot.index[link.id] for link in found if link.id is not None] for found in links]

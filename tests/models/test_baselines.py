@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 
 from models.arms import BASELINES
-from models.baselines import SYSTEMS, first_words, nearest_text, rows, tf_idf_tags
+from models.baselines import SYSTEMS, first_words, nearest_text, rows, tf_idf_label, tf_idf_tags
 from models.examples import Example
 from models.objectives import KINDS, objective_for
 from models.recipe import Task
@@ -57,6 +57,12 @@ def test_a_word_is_tagged_by_its_letters_and_by_those_beside_it() -> None:
     (row,) = rows(task("token_classification"), objective, [(train, test)])
     assert (row["arm"], row["metrics"]["f1"]) == ("tf-idf", 1.0)
     assert tf_idf_tags(train, [Example(id="y", text="", words=("took", "nothing"), tags=("O", "O"))]) == [["O", "O"]]
+
+
+def test_where_training_shows_one_label_it_is_the_answer() -> None:
+    plain = [Example(id="x", text="", words=("nothing", "here"), tags=("O", "O"))]
+    assert tf_idf_tags(plain, plain) == [["O", "O"]]
+    assert tf_idf_label(labelled(3)[::2], labelled(1)) == ["rise", "rise"]
 
 
 def test_values_are_told_better_than_by_their_mean() -> None:

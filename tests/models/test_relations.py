@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kg.errors import InputError, UserError
+from kg.settings import Settings
 from models.bans import Bans
 from models.batch import PAIR, KnowledgeCollator, KnowledgeEncoder
 from models.data import read_task
@@ -19,6 +20,7 @@ from models.objectives import RelationClassification, marked, with_entities
 from models.predictor import Predictor
 from models.recipe import Task
 from models.relation_classifier import RelationClassifier
+from models.stages.gnn import linked_entities, read_linked
 from tests.models.tiny import FUSION, TABLE, answer, open_gates, tiny_base, tiny_encoder
 
 TEXT = "Acme Bank owns Borealis Insurance."
@@ -140,6 +142,20 @@ def test_pairs_are_linked_where_the_data_names_no_entity_at_all(encoder: Knowled
     assert with_entities([OWNS, OWNED, bare], encoder.linker) == [OWNS, OWNED, bare]
     (feature,) = OBJECTIVE.encode([found], encoder)
     assert len(feature["mention_entities"]) == len(OBJECTIVE.encode([bare], encoder)[0]["mention_entities"]) + 2
+
+
+def test_all_parts_of_a_task_are_linked_before_anything_is_counted_or_banned(
+    encoder: KnowledgeEncoder, tmp_path: Path
+) -> None:
+    for day, part in enumerate(("train", "dev", "test")):
+        row = {"text": f"On day {day} << Acme Bank >> owns [[ Borealis Insurance ]].", "label": "OWNS"}
+        (tmp_path / f"{part}.txt").write_text(json.dumps(row) + "\n")
+    task = Task(name="t", kind="relation_classification", reader="chemprot", path=str(tmp_path))
+    splits = read_linked(task, Settings(home=tmp_path, data=tmp_path), encoder.linker)
+    snapshot = encoder.linker.snapshot
+    for part in (splits.train, splits.validation, splits.test):
+        ((head, tail),) = linked_entities(encoder.linker, part, snapshot)
+        assert (snapshot.names[head], snapshot.names[tail]) == ("Acme Bank", "Borealis Insurance")
 
 
 def test_places_move_with_padding_on_the_left(encoder: KnowledgeEncoder) -> None:
