@@ -48,7 +48,7 @@ class Answer:
     spans: tuple[Span, ...]
     """Found by a task that labels words, or looks for the answer to a question."""
     retrieved: str | None = None
-    """What was written for the training text nearest to this one, which the model read behind what is put to it; None
+    """What was written for a training text near to this one, which the model read behind what is put to it; None
     where the task looks nothing up."""
     without_knowledge: str | None
     """The answer in a line when all knowledge is taken away."""

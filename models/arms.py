@@ -10,7 +10,7 @@ ARMS: tuple[Arm, ...] = ("plain", "fused", "shuffled")
 """Of a recipe that names none."""
 CONTROLS: tuple[Arm, ...] = ("plain", "null", "shuffled-alike", "shuffled", "random")
 """Arms that know nothing of the facts: a gain that one of them has, too, is not the graph's."""
-BASELINES = ("tf-idf", "first words", "nearest text")
+BASELINES = ("tf-idf", "first words", "nearest text", "agreed text")
 """Trivial systems, shown beside the arms (``models.baselines``)."""
 WITHOUT_KNOWLEDGE: tuple[Arm, ...] = ("plain", "text")
 """Arms that read no entity table."""

@@ -99,8 +99,17 @@ def nearest_text(train: Sequence[Example], test: Sequence[Example]) -> list[Any]
     return Memory.of(train).nearest(list(map(whole, test)))
 
 
+def agreed_text(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """Of the targets of the training texts that are most like the text, the one that is most like all of them."""
+    return Memory.of(train).agreed(list(map(whole, test)))
+
+
 _OF_LABELS: Mapping[str, Answers] = {"tf-idf": tf_idf_label}
-_OF_TEXTS: Mapping[str, Answers] = {"first words": first_words, "nearest text": nearest_text}
+_OF_TEXTS: Mapping[str, Answers] = {
+    "first words": first_words,
+    "nearest text": nearest_text,
+    "agreed text": agreed_text,
+}
 SYSTEMS: Mapping[str, Mapping[str, Answers]] = {
     "sequence_classification": _OF_LABELS,
     "pair_classification": _OF_LABELS,

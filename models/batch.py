@@ -1,19 +1,18 @@
 """From texts and links to tensors: which tokens a mention covers, and which rows of the table it may denote."""
 
 import math
-import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import wraps
-from typing import Any, TypeVar, cast
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from kg.linking import Linker
 from kg.types import Link
-from models.entity_table import FIRST, NULL, EntityTable
+from models.entity_table import NULL, EntityTable
 from models.fusion import KNOWLEDGE_KEYS
 
 IGNORED = -100
@@ -25,7 +24,6 @@ ANSWER = "answer_positions"
 PARTS = "parts"
 """Features that belong to one example: each choice with the question that it answers."""
 SMALLEST_PRIOR = 1e-4
-_Change = TypeVar("_Change", bound=Callable[..., dict[str, Any]])
 
 
 class KnowledgeEncoder:
@@ -59,33 +57,44 @@ class KnowledgeEncoder:
             for ids, offsets, found in zip(tokens["input_ids"], tokens["offset_mapping"], links, strict=True)
         ]
 
-    def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-        """As ``encode_texts`` for texts that are split already; adds ``word_ids``, None for special tokens.
+    def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
+        """As ``encode_windows`` for texts that are split already; adds ``word_ids``, None for special tokens.
 
         Links are looked for in the words joined by blanks.
         """
-        tokens = self.tokenizer(
-            [list(words) for words in sentences],
+        tokens = self._windows([list(words) for words in sentences], is_split_into_words=True)
+        links = self.linker.link_batch([" ".join(words) for words in sentences])
+        starts = [list(accumulate((len(word) + 1 for word in words), initial=0)) for words in sentences]
+        features: list[list[dict[str, Any]]] = [[] for _ in sentences]
+        for window, number in enumerate(tokens["overflow_to_sample_mapping"]):
+            word_ids = tokens.word_ids(window)
+            offsets = [
+                (0, 0) if word is None else (starts[number][word] + start, starts[number][word] + end)
+                for word, (start, end) in zip(word_ids, tokens["offset_mapping"][window], strict=True)
+            ]
+            feature = self._feature(tokens["input_ids"][window], offsets, links[number])
+            features[number].append({**feature, "word_ids": word_ids})
+        return features
+
+    def encode_windows(self, text: str, links: Sequence[Link]) -> list[dict[str, Any]]:
+        """As ``encode_linked``; a text that is too long is read in windows that share a quarter."""
+        tokens = self._windows([text])
+        return [
+            {**self._feature(ids, offsets, links), "offsets": list(offsets)}
+            for ids, offsets in zip(tokens["input_ids"], tokens["offset_mapping"], strict=True)
+        ]
+
+    def _windows(self, texts: Sequence[Any], **how: Any) -> BatchEncoding:
+        tokens: BatchEncoding = self.tokenizer(
+            texts,
             truncation=True,
             max_length=self.max_length,
+            stride=(self.max_length - self.tokenizer.num_special_tokens_to_add()) // 4,
+            return_overflowing_tokens=True,
             return_offsets_mapping=True,
-            is_split_into_words=True,
+            **how,
         )
-        links = self.linker.link_batch([" ".join(words) for words in sentences])
-        features = []
-        for number, words in enumerate(sentences):
-            starts, position = [], 0
-            for word in words:
-                starts.append(position)
-                position += len(word) + 1
-            word_ids = tokens.word_ids(number)
-            offsets = [
-                (0, 0) if word is None else (starts[word] + start, starts[word] + end)
-                for word, (start, end) in zip(word_ids, tokens["offset_mapping"][number], strict=True)
-            ]
-            feature = self._feature(tokens["input_ids"][number], offsets, links[number])
-            features.append({**feature, "word_ids": word_ids})
-        return features
+        return tokens
 
     def encode_linked(
         self, text: str, links: Sequence[Link], *, start: int = 0, end: int | None = None
@@ -249,58 +258,6 @@ def batches_by_length(features: Sequence[Mapping[str, Any]], size: int) -> Itera
     """Positions of all features, ``size`` at a time, the shortest first: little padding."""
     order = sorted(range(len(features)), key=lambda index: len(features[index]["input_ids"]))
     return (order[start : start + size] for start in range(0, len(order), size))
-
-
-def _of_each_part(change: _Change) -> _Change:
-    """Of an example in parts, each part is changed."""
-
-    @wraps(change)
-    def changed(feature: Mapping[str, Any], *args: Any) -> dict[str, Any]:
-        if PARTS in feature:
-            return {**feature, PARTS: [change(part, *args) for part in feature[PARTS]]}
-        return change(feature, *args)
-
-    return cast(_Change, changed)
-
-
-@_of_each_part
-def hide_mentions(feature: Mapping[str, Any], share: float, draw: int) -> dict[str, Any]:
-    """The feature with each mention hidden with probability ``share``; the same ``draw`` hides the same ones.
-
-    A model that is sometimes not told learns to do without knowledge, too.
-    """
-    rng = random.Random(draw)  # noqa: S311
-    return keep_mentions(feature, [m for m in range(len(feature["mention_entities"])) if rng.random() >= share])
-
-
-@_of_each_part
-def wrong_links(feature: Mapping[str, Any], share: float, num_entities: int, draw: int) -> dict[str, Any]:
-    """The feature with each mention led to entities at random with probability ``share``."""
-    rng = random.Random(draw)  # noqa: S311
-    entities = [
-        [row if row == NULL or not wrong else FIRST + rng.randrange(num_entities) for row in candidates]
-        for candidates in feature["mention_entities"]
-        for wrong in [rng.random() < share]
-    ]
-    return {**feature, "mention_entities": entities}
-
-
-def keep_mentions(feature: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
-    """The feature with only the mentions ``kept`` (counted from 0)."""
-    number = {0: 0} | {mention + 1: position for position, mention in enumerate(kept, 1)}
-    return {
-        **feature,
-        "mention_entities": [feature["mention_entities"][mention] for mention in kept],
-        "mention_priors": [feature["mention_priors"][mention] for mention in kept],
-        "mention_links": [feature["mention_links"][mention] for mention in kept],
-        "token_mentions": [number.get(mention, 0) for mention in feature["token_mentions"]],
-    }
-
-
-@_of_each_part
-def keep_links(feature: Mapping[str, Any], kept: Collection[int]) -> dict[str, Any]:
-    """The feature with only the mentions of the links ``kept``."""
-    return keep_mentions(feature, [m for m, link in enumerate(feature["mention_links"]) if link in kept])
 
 
 def _padded(rows: Sequence[Sequence[int]], length: int, value: int, *, left: bool) -> Tensor:

@@ -71,7 +71,7 @@ def as_lines(answer: "Answer") -> str:
         ordered = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
         lines.append("  " + ", ".join(f"{label} {value:.2f}" for label, value in ordered))
     if answer.retrieved is not None:
-        lines.append(f"  read beside it, of the training text nearest to it: {answer.retrieved}")
+        lines.append(f"  read beside it, of a training text near to it: {answer.retrieved}")
     without = answer.without_knowledge or "nothing found"
     lines.append(f"{answer.influence:+.3f}  all knowledge; without it: {without}")
     for reason in answer.reasons:

@@ -18,8 +18,9 @@ from transformers import get_linear_schedule_with_warmup
 
 from kg.errors import ConfigError
 from models.base import attention_written_out
-from models.batch import KnowledgeCollator, KnowledgeEncoder, hide_mentions
+from models.batch import KnowledgeCollator, KnowledgeEncoder
 from models.examples import Splits
+from models.mentions import hide_mentions
 from models.objectives import Objective
 from models.stages.arms import is_fresh
 from models.trainer import Passes, make_optimizer
@@ -106,8 +107,8 @@ class KGFuseModule(L.LightningModule):
 
     def _score(self, part: str) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        features, examples = data.features[part], getattr(data.splits, part)[: len(self._logits)]
-        given = features[: len(self._logits)]  # Lightning looks at a few before it begins
+        given = data.features[part][: len(self._logits)]  # Lightning looks at a few before it begins
+        examples = getattr(data.splits, part)[: given[-1].get("example", len(given) - 1) + 1]
         logits = [
             row[: len(feature["input_ids"])] if row.ndim > 1 else row
             for row, feature in zip(self._logits, given, strict=True)

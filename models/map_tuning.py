@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from models.batch import batches_by_length, wrong_links
+from models.batch import batches_by_length
 from models.entity_table import NULL
 from models.frozen import Collate
 from models.injection import knowledge_of
+from models.mentions import wrong_links
 from models.objectives import MARKS
 
 MENTION, TARGET, LINKS = "target_mention", "target_state", "true_entities"

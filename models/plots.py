@@ -113,6 +113,7 @@ COLOURS = {
     "tf-idf": "#bcbd22",
     "first words": "#bcbd22",
     "nearest text": "#dbdb8d",
+    "agreed text": "#9edae5",
 }
 
 

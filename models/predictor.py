@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from kg.errors import ConfigError, InputError, UserError
@@ -18,15 +21,17 @@ from kg.types import Link
 from models.answer import Answer, Reason
 from models.bans import Bans
 from models.base import load_tokenizer, quiet
-from models.batch import PAIR, PARTS, KnowledgeCollator, KnowledgeEncoder, keep_links, shifted
+from models.batch import PAIR, PARTS, KnowledgeCollator, KnowledgeEncoder, shifted
 from models.entity_table import EntityTable
 from models.examples import Example, whole
 from models.injection import knowledge_of
+from models.mentions import keep_links
 from models.objectives import (
     KINDS,
     ExtractiveSummary,
     QuestionAnswering,
     Seq2SeqGeneration,
+    TokenClassification,
     objective_of,
     pair_positions,
     spans_of_marks,
@@ -40,8 +45,17 @@ from models.words import attribute, support_of
 
 MAX_FACTS = 5
 BATCH = 16
-Weights: TypeAlias = dict[int, tuple[float, float]]
-"""Attention and gate of each link, where most of it was let in."""
+
+
+class Weight(NamedTuple):
+    """Attention and gate of a link, where most of it was let in."""
+
+    let_in: float
+    attention: float
+    gate: float
+
+
+Weights: TypeAlias = dict[int, Weight]
 
 
 class Predictor:
@@ -67,10 +81,11 @@ class Predictor:
         self.triples = triples if bans is None else triples[bans.kept(triples, snapshot)]
         self.objective = objective_of(task.kind, model.config)
         self.labels = self.objective.labels
-        self.collate = KnowledgeCollator(tokenizer=encoder.tokenizer)
+        self.collate = KnowledgeCollator(tokenizer=encoder.tokenizer, left=False)
 
     def predict(self, text: str, *, second: str = "", choices: Sequence[str] = (), words: bool = False) -> Answer:
-        """Answer for one text; what is longer than the model reads is cut off.
+        """Answer for one text. What is longer than the model reads is cut off, but for tags, answers to questions and
+        summaries made of sentences, which are found in windows.
 
         The text of a relation has marks around its head and its tail: ``@ Acme @ owns # Borealis #.``
 
@@ -86,10 +101,15 @@ class Predictor:
         example = Example(id="", text=text, second=second, choices=tuple(choices))
         retrieved = None
         if self.memory is not None:
-            (retrieved,) = self.memory.nearest([whole(example)])
+            (retrieved,) = self.memory.agreed([whole(example)])
             example = beside(example, retrieved)
         links, feature = self._linked(example)
-        read = sorted({link for part in feature.get(PARTS, [feature]) for link in part["mention_links"]})
+        if words and PARTS in feature:
+            raise UserError(
+                f"What each word did is told of a text that is read at once; this one is read in {len(feature[PARTS])} "
+                "windows: ask without words, or of a part of it."
+            )
+        read = sorted({link for part in _parts(feature) for link in part["mention_links"]})
         variants = [feature, keep_links(feature, ())]
         variants += [keep_links(feature, [other for other in read if other != left]) for left in read]
         if isinstance(self.objective, Seq2SeqGeneration):
@@ -104,8 +124,8 @@ class Predictor:
                 link=link,
                 influence=round(support[0] - support[2 + number], 4),
                 without=readings[2 + number].said,
-                attention=round(weights[link][0], 4),
-                gate=round(weights[link][1], 4),
+                attention=round(weights[link].attention, 4),
+                gate=round(weights[link].gate, 4),
                 facts=self._facts(links[link]),
             )
             for number, link in enumerate(read)
@@ -161,6 +181,9 @@ class Predictor:
             return links, {PARTS: objective.passages(text, links, self.encoder)}
         if isinstance(objective, Seq2SeqGeneration):
             return links, objective.source(example, links, self.encoder)
+        if isinstance(objective, TokenClassification):
+            windows = self.encoder.encode_windows(text, links)
+            return links, windows[0] if len(windows) == 1 else {PARTS: windows}
         if not objective.pairs:
             return links, self.encoder.encode_linked(text, links)
         asks = isinstance(objective, QuestionAnswering)
@@ -172,18 +195,23 @@ class Predictor:
         return links, windows[int(np.argmax(scores))]
 
     def _run(self, variants: Sequence[dict[str, Any]]) -> tuple[NDArray[np.float32], Weights]:
-        """Probabilities of each variant, and what the first one read of each link."""
-        rows: list[NDArray[np.float32]] = []
+        """Probabilities of each variant, and what the first one read of each link.
+
+        A part that several variants have with the same mentions is run once: of a long text most windows.
+        """
+        named = [{_name(place, part): part for place, part in enumerate(_parts(variant))} for variant in variants]
+        rows: dict[tuple[int, ...], Tensor] = {}
         weights: Weights = {}
+        todo = iter({name: part for parts in named for name, part in parts.items()}.items())
         with torch.inference_mode():
-            for start in range(0, len(variants), BATCH):
-                output = self.model(**self.collate(variants[start : start + BATCH]))
-                raw = self.objective.raw(output)
-                if PARTS in variants[0]:
-                    raw = raw.reshape(-1, len(variants[0][PARTS]), *raw.shape[1:]).squeeze(-1)
-                rows.append(self.objective.probabilities(raw).numpy())
-                weights = weights or _weights(output, variants[0])
-        return np.concatenate(rows), weights
+            while batch := list(islice(todo, BATCH)):
+                output = self.model(**self.collate([part for _, part in batch]))
+                rows |= {name: row for (name, _), row in zip(batch, self.objective.raw(output), strict=True)}
+                _weigh(weights, output, [part if name in named[0] else None for name, part in batch])
+            raw = _stacked([rows[name] for parts in named for name in parts])
+            if PARTS in variants[0]:
+                raw = raw.reshape(len(variants), -1, *raw.shape[1:]).squeeze(-1)
+            return self.objective.probabilities(raw).numpy(), weights
 
     def _write(
         self, objective: Seq2SeqGeneration, variants: Sequence[dict[str, Any]]
@@ -198,7 +226,7 @@ class Predictor:
                 batch = objective.forced(self.collate(forced[start : start + BATCH]), self.model)
                 output = self.model(**batch)
                 rows.append(objective.token_probabilities(output, written[0]).numpy())
-                weights = weights or _weights(output, variants[0])
+                _weigh(weights, output, [variants[0]] if start == 0 else [])
         return [objective.text(ids, self.collate) for ids in written], np.concatenate(rows), weights
 
     def _facts(self, link: Link) -> tuple[str, ...]:
@@ -210,20 +238,32 @@ class Predictor:
         return tuple(f"{snapshot.names[h]} –{snapshot.relations[r]}→ {snapshot.names[t]}" for h, r, t in own_first)
 
 
-def _weights(output: Any, feature: Mapping[str, Any]) -> Weights:
-    """Of the first feature of a batch, in whose parts a link may stand several times."""
-    weights: Weights = {}
-    most_let_in: dict[int, float] = {}
+def _parts(feature: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    parts: Sequence[Mapping[str, Any]] = feature.get(PARTS, [feature])
+    return parts
+
+
+def _name(place: int, part: Mapping[str, Any]) -> tuple[int, ...]:
+    """Tells the parts of all variants apart: which one it is, and the links that it reads."""
+    return place, *part["mention_links"]
+
+
+def _stacked(rows: Sequence[Tensor]) -> Tensor:
+    """One tensor of all; what is token-wise is made equally long."""
+    return torch.stack(list(rows)) if rows[0].ndim < 2 else pad_sequence(list(rows), batch_first=True)
+
+
+def _weigh(weights: Weights, output: Any, parts: Sequence[Mapping[str, Any] | None]) -> None:
+    """Note what the parts, one a row of the output, read of each link; a None is passed over."""
     reads = list(knowledge_of(output).values())
-    for row, part in enumerate(feature.get(PARTS, [feature])):
-        for mention, link in enumerate(part["mention_links"]):
+    for row, part in enumerate(parts):
+        for mention, link in enumerate(part["mention_links"] if part else ()):
             reading = torch.cat([read.reading[row][:, mention] for read in reads])  # [layers x seq]
             gate = torch.cat([read.gate[row].abs() for read in reads])
             most = int((reading * gate).argmax())
-            if float(reading[most] * gate[most]) >= most_let_in.get(link, -1.0):
-                most_let_in[link] = float(reading[most] * gate[most])
-                weights[link] = float(reading[most]), float(gate[most])
-    return weights
+            let_in = float(reading[most] * gate[most])
+            if link not in weights or let_in > weights[link].let_in:
+                weights[link] = Weight(let_in, float(reading[most]), float(gate[most]))
 
 
 def load_predictors(run: Path) -> dict[str, Predictor]:

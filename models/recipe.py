@@ -84,8 +84,8 @@ class Task:
     """With 2 or more, all examples are tested, each by a model that was trained on the other folds."""
     decoding: Decoding = field(default_factory=Decoding)
     retrieve: bool = False
-    """Of a task that writes: read also what was written for the training text nearest to each (``models.retrieval``).
-    The training texts are kept with the model."""
+    """Of a task that writes: read also what was written for a training text: of those nearest to each, the one that the
+    others agree with (``models.retrieval``). The training texts are kept with the model."""
     training: Training = field(default_factory=Training)
     max_train: int | None = None
     """Use no more training examples than this."""

@@ -1,14 +1,16 @@
-"""What was written for the training text most like a text: a trivial system, and more for a model to read.
+"""What was written for the training texts most like a text: trivial systems, and more for a model to read.
 
-To look a text up and write with it before one's eyes: Hashimoto et al. (NeurIPS 2018, arXiv 1812.01194).
+To look a text up and write with it before one's eyes: Hashimoto et al. (NeurIPS 2018, arXiv 1812.01194). Of the texts
+found the one that the others agree with most: Devlin et al. (2015, arXiv 1505.04467).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from kg.errors import InputError
@@ -17,6 +19,12 @@ from models.examples import Example, read_json_lines, whole
 FILE = "memory.jsonl"
 AT_ONCE = 500
 """Texts that are compared with all others at a time, which bounds memory."""
+OWN = -1.0
+"""Likeness that leaves a text out: less than any has."""
+CANDIDATES = 20
+"""Texts found of which one is chosen."""
+SHARPNESS = 3
+"""Power of a found text's likeness that is its weight in the choice: without it the most common text would win."""
 
 
 class Memory:
@@ -28,8 +36,8 @@ class Memory:
 
     def __init__(self, texts: Sequence[str], targets: Sequence[str]) -> None:
         self.texts, self.targets = list(texts), list(targets)
-        self._grams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-        self._known = self._grams.fit_transform(self.texts)
+        self._grams, self._words = _grams(), _grams()
+        self._known, self._written = self._grams.fit_transform(self.texts), self._words.fit_transform(self.targets)
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> "Memory":
@@ -41,15 +49,35 @@ class Memory:
         Args:
             but: of each text the place in the memory that does not count, since it is its own; None: all do.
         """
+        return [self.targets[int(np.argmax(row))] for row in self._likeness(texts, but)]
+
+    def agreed(self, texts: Sequence[str], *, but: Sequence[int | None] = ()) -> list[str]:
+        """Of what was written for the texts most like each, what is most like all of it; nearer texts count more.
+
+        Args:
+            but: as in ``nearest``; nothing is found where that leaves no other.
+        """
+        return [self._most_like_all(row) for row in self._likeness(texts, but)]
+
+    def _most_like_all(self, likeness: NDArray[np.float64]) -> str:
+        near = np.argsort(-likeness, kind="stable")[:CANDIDATES]
+        near = near[likeness[near] > OWN]
+        if not len(near):
+            return ""
+        written = self._written[near]
+        votes = (written @ written.T).toarray() @ likeness[near] ** SHARPNESS
+        return self.targets[int(near[np.argmax(votes)])]
+
+    def _likeness(self, texts: Sequence[str], but: Sequence[int | None]) -> Iterator[NDArray[np.float64]]:
+        """Of each text the cosine with all in the memory; ``OWN`` with its own."""
         asked = self._grams.transform(texts)
-        found = []
         for start in range(0, len(texts), AT_ONCE):
             likeness = (asked[start : start + AT_ONCE] @ self._known.T).toarray()
-            for row, own in zip(likeness, but[start : start + AT_ONCE], strict=False):
+            owns = but[start : start + AT_ONCE] or [None] * len(likeness)
+            for row, own in zip(likeness, owns, strict=True):
                 if own is not None:
-                    row[own] = -1.0
-            found += [self.targets[index] for index in np.argmax(likeness, axis=1)]
-        return found
+                    row[own] = OWN
+                yield row
 
     def save(self, folder: Path) -> None:
         rows = zip(self.texts, self.targets, strict=True)
@@ -68,13 +96,17 @@ class Memory:
         return cls([str(row["text"]) for row in rows], [str(row["target"]) for row in rows])
 
 
+def _grams() -> TfidfVectorizer:
+    return TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
+
+
 def beside(example: Example, found: str) -> Example:
     """The example with what was found for it put to its text, behind what is put to it already."""
     return replace(example, second=f"{example.second}\n{found}" if example.second else found)
 
 
-def with_nearest(examples: Sequence[Example], train: Sequence[int], memory: Memory) -> list[Example]:
-    """The examples with what was written for the training example (in ``train``) nearest to each, never its own."""
+def with_found(examples: Sequence[Example], train: Sequence[int], memory: Memory) -> list[Example]:
+    """The examples with what the training examples (in ``train``) nearest to each agree on, never its own."""
     place = {index: number for number, index in enumerate(train)}
-    found = memory.nearest(list(map(whole, examples)), but=[place.get(index) for index in range(len(examples))])
+    found = memory.agreed(list(map(whole, examples)), but=[place.get(index) for index in range(len(examples))])
     return list(map(beside, examples, found))

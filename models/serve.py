@@ -77,7 +77,7 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "GatedRouter":
         value: float | None
         probabilities: dict[str, float]
         spans: list[SpanView]
-        retrieved: str | None = Field(description="What was read beside the text, of the training text nearest to it.")
+        retrieved: str | None = Field(description="What was read beside the text, of a training text near to it.")
         without_knowledge: str | None = Field(description="The answer when all knowledge is taken away.")
         influence: float = Field(description="Probability of the answer less what it is then.")
         links: list[LinkView]

@@ -1,8 +1,9 @@
 """A tag for each word."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,15 +12,21 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 from transformers import AutoModelForTokenClassification
 
-from models.batch import KnowledgeEncoder
+from models.batch import IGNORED, PARTS, KnowledgeEncoder
 from models.examples import Example
 from models.kgbert import KGBertForTokenClassification
 from models.objectives.objective import Loss, Objective, Reading, Scored, Span, cross_entropy
 
+ASKED = "asked"
+"""Of a window, the words that are asked in it, and the first token of each."""
+
 
 @dataclass(frozen=True)
 class TokenClassification(Objective):
-    """A tag for each word, IOB2; sub-tokens after a word's first are not asked."""
+    """A tag for each word, IOB2; sub-tokens after a word's first are not asked.
+
+    A long text is read in windows that overlap, and a word is asked where most of its neighbours are read, too.
+    """
 
     main_metric: ClassVar[str] = "f1"
     auto_class: ClassVar[Any] = AutoModelForTokenClassification
@@ -32,13 +39,16 @@ class TokenClassification(Objective):
 
     def encode(self, examples: Sequence[Example], encoder: KnowledgeEncoder) -> list[dict[str, Any]]:
         index = {label: number for number, label in enumerate(self.labels)}
-        features = encoder.encode_words([example.words for example in examples])
-        for feature, example in zip(features, examples, strict=True):
-            words = feature.pop("word_ids")
-            feature["labels"] = [
-                -100 if word is None or word == before else index[example.tags[word]]
-                for before, word in zip([None, *words], words, strict=False)
-            ]
+        features = []
+        read = encoder.encode_words([example.words for example in examples])
+        for number, (windows, example) in enumerate(zip(read, examples, strict=True)):
+            for window, asked in zip(windows, in_context(windows, _first_tokens), strict=True):
+                if not asked and len(windows) > 1:  # the middle of a word that is longer than a window
+                    continue
+                labels = [IGNORED] * len(window["input_ids"])
+                for word, token in asked.items():
+                    labels[token] = index[example.tags[word]]
+                features.append({**window, ASKED: asked, "labels": labels, "example": number})
         return features
 
     def loss(self, features: Sequence[Mapping[str, Any]], *, balanced: bool) -> Loss | None:
@@ -48,12 +58,14 @@ class TokenClassification(Objective):
     def answers(
         self, outputs: Sequence[Any], features: Sequence[Mapping[str, Any]], examples: Sequence[Example]
     ) -> list[Any]:
-        predicted = []
-        for row, feature, example in zip(outputs, features, examples, strict=True):
-            asked = [position for position, label in enumerate(feature["labels"]) if label != -100]
-            answer = [self.labels[int(row[position].argmax())] for position in asked]
-            predicted.append(answer + ["O"] * (len(example.tags) - len(answer)))  # words cut off count as missed
-        return predicted
+        tags: dict[int, dict[int, str]] = {}
+        for row, feature in zip(outputs, features, strict=True):
+            of_example = tags.setdefault(feature["example"], {})
+            of_example.update({word: self.labels[int(row[token].argmax())] for word, token in feature[ASKED].items()})
+        return [
+            [found.get(word, "O") for word in range(len(example.tags))]  # of some words nothing is left to read
+            for found, example in zip(tags.values(), examples, strict=True)
+        ]
 
     def score(self, predictions: list[Any], examples: Sequence[Example]) -> Scored:
         gold = [list(example.tags) for example in examples]
@@ -72,35 +84,74 @@ class TokenClassification(Objective):
         )
 
     def read(self, row: NDArray[np.float32], feature: Mapping[str, Any], text: str) -> Reading:
-        words = words_of(text, feature["offsets"])
-        tokens = [token for token, _, _ in words]
-        best_tags = row[tokens].argmax(-1)
-        given = row[tokens, best_tags]
+        """``row`` is ``[seq, labels]``, of a text in windows ``[windows, seq, labels]``."""
+        windows = feature.get(PARTS, [feature])
+        words = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]  # and single marks, as tasks are split
+        places = sorted(
+            (word, window, token)
+            for window, asked in enumerate(in_context(windows, partial(_tokens_at, [start for start, _ in words])))
+            for word, token in asked.items()
+        )
+        rows = row.reshape(len(windows), -1, row.shape[-1])
+        at = tuple(np.array([place[axis] for place in places], dtype=int) for axis in (1, 2))
+        best_tags = rows[at].argmax(-1)
+        given = rows[at].max(-1)
         found = get_entities([self.labels[index] for index in best_tags])
         spans = tuple(
             Span(
-                start=words[first][1],
-                end=words[last][2],
-                text=text[words[first][1] : words[last][2]],
+                start=start,
+                end=end,
+                text=text[start:end],
                 label=label,
                 probability=round(float(given[first : last + 1].mean()), 4),
             )
             for label, first, last in found
+            for start, end in [(words[places[first][0]][0], words[places[last][0]][1])]
         )
-        within = [word for _, first, last in found for word in range(first, last + 1)] or list(range(len(tokens)))
+        within = [place for _, first, last in found for place in range(first, last + 1)] or list(range(len(places)))
+        token_axes = at if PARTS in feature else at[1:]
         return Reading(
             said="; ".join(f"{span.text}:{span.label}" for span in spans),
             spans=spans,
-            asked=([tokens[word] for word in within], [int(best_tags[word]) for word in within]),
+            asked=(*(axis[within].tolist() for axis in token_axes), best_tags[within].tolist()),
             probabilities={},
         )
 
 
-def words_of(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """(first token, start, end) of each word that has a token; words and single marks, as the tasks are split."""
-    first_token: dict[int, int] = {}
-    for token, (start, end) in enumerate(offsets):
+def in_context(
+    windows: Sequence[Mapping[str, Any]], tokens_of: Callable[[Mapping[str, Any]], Mapping[int, int]]
+) -> list[dict[int, int]]:
+    """Of each window of one text the words that are asked in it, and the token: each word once, where it is farthest
+    from both ends.
+
+    Args:
+        tokens_of: of a window, its words and the first token of each.
+    """
+    best: dict[int, tuple[int, int, int]] = {}
+    for number, window in enumerate(windows):
+        last = len(window["input_ids"]) - 1
+        for word, token in tokens_of(window).items():
+            context = min(token, last - token)
+            if word not in best or context > best[word][0]:
+                best[word] = context, number, token
+    asked: list[dict[int, int]] = [{} for _ in windows]
+    for word, (_, number, token) in sorted(best.items()):
+        asked[number][word] = token
+    return asked
+
+
+def _first_tokens(window: Mapping[str, Any]) -> dict[int, int]:
+    first: dict[int, int] = {}
+    for token, word in enumerate(window["word_ids"]):
+        if word is not None:
+            first.setdefault(word, token)
+    return first
+
+
+def _tokens_at(starts: Sequence[int], window: Mapping[str, Any]) -> dict[int, int]:
+    """The first token at each of the starts, where one begins there."""
+    first: dict[int, int] = {}
+    for token, (start, end) in enumerate(window["offsets"]):
         if end > start:
-            first_token.setdefault(start, token)
-    spans = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
-    return [(first_token[start], start, end) for start, end in spans if start in first_token]
+            first.setdefault(start, token)
+    return {word: first[start] for word, start in enumerate(starts) if start in first}

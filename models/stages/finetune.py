@@ -16,10 +16,11 @@ from kg.errors import ConfigError
 from kg.settings import Settings
 from models.arms import Arm
 from models.base import quiet
-from models.batch import KnowledgeCollator, hide_mentions, wrong_links
+from models.batch import KnowledgeCollator
 from models.examples import Splits
 from models.frozen import STATES, Collate, freeze_lower, lower_digest, lower_known, lower_states
 from models.lora import linear_layers, low_rank
+from models.mentions import hide_mentions, wrong_links
 from models.objectives import Objective
 from models.proof import score
 from models.recipe import Task, resolve_path

@@ -6,14 +6,17 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
 from typing import Any
 
+from psutil import virtual_memory
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kg.errors import UserError
 from models.run import Run
 
 RESULT = "result.json"
@@ -68,11 +71,23 @@ def _run(run: Run, jobs: Sequence[Job], *, workers: int) -> None:
                     waiting.remove(future)
                     future.result()
             _show(shares, progress, bars, total)
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
                 process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise _ended(workers) from error
             raise
+
+
+def _ended(workers: int) -> UserError:
+    free, all_there_is = (size / 2**30 for size in (virtual_memory().available, virtual_memory().total))
+    fewer = f"fewer than {workers} at a time (taskset -c 0), " if workers > 1 else ""
+    return UserError(
+        "The process of a training was ended from outside, as the system does where memory runs out "
+        f"({free:.1f} of {all_there_is:.1f} GiB are free now). What is finished stays: run again, with {fewer}"
+        "a smaller batch_size or a smaller max_length."
+    )
 
 
 def _show(shares: Any, progress: Progress, bars: dict[str, TaskID], total: TaskID) -> None:

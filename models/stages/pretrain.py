@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from kg.settings import Settings
 from models.arms import Arm
 from models.base import MINILM, load_tokenizer, quiet
-from models.batch import KnowledgeCollator, hide_mentions
+from models.batch import KnowledgeCollator
 from models.cleaning import cleaning_table
 from models.masking import CAUSAL, MASKED, Family, corruptor, family_of, predict_masked_only
+from models.mentions import hide_mentions
 from models.recipe import Recipe
 from models.run import Run, aside, write_json
 from models.stages.arms import arm_table, build_model, text_encoder, with_vocabulary

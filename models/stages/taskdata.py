@@ -15,7 +15,7 @@ from models.examples import Example, Splits
 from models.facts import FACT_TOKENS, Facts
 from models.objectives import Objective, objective_for, with_entities
 from models.recipe import Task
-from models.retrieval import Memory, with_nearest
+from models.retrieval import Memory, with_found
 from models.stages.arms import text_encoder
 from models.training import Training
 
@@ -78,7 +78,7 @@ def _prepared(run_path: Path, base: str, snapshot: str, task: Task, path: Path, 
     examples, division = divided(task, path)
     memory = Memory.of([examples[index] for index in division.train]) if task.retrieve else None
     if memory is not None:
-        examples = with_nearest(examples, division.train, memory)
+        examples = with_found(examples, division.train, memory)
     encoder = text_encoder(run_path, base, snapshot, task.training.max_length)
     examples = with_entities(examples, encoder.linker)
     if facts:

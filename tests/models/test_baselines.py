@@ -82,6 +82,7 @@ def test_the_nearest_text_lends_its_target() -> None:
     seq = objective_for("seq2seq_generation", train)
     found = {row["arm"]: row["metrics"]["rouge_l"] for row in rows(task("seq2seq_generation"), seq, [(train, train)])}
     assert found["nearest text"] == pytest.approx(1.0)
+    assert found["agreed text"] == pytest.approx(1.0)
     assert found["first words"] < 0.9
 
 

@@ -10,9 +10,10 @@ from kg.linking import Linker
 from kg.snapshot import Snapshot, write_snapshot
 from kg.types import Candidate, Link
 from models.base import load_tokenizer
-from models.batch import IGNORED, KnowledgeCollator, KnowledgeEncoder, hide_mentions, keep_mentions
+from models.batch import IGNORED, KnowledgeCollator, KnowledgeEncoder
 from models.entity_table import FIRST, NULL, PADDING, EntityTable
 from models.fusion import KNOWLEDGE_KEYS
+from models.mentions import hide_mentions, keep_mentions
 from tests.models.tiny import tiny_encoder
 
 TEXT = "Shares of Borealis Insurance fell after Acme Bank sold them."
@@ -145,7 +146,7 @@ def test_known_links_give_what_linking_gives(encoder: KnowledgeEncoder) -> None:
 )
 def test_words_are_covered_as_in_the_text_that_they_make(encoder: KnowledgeEncoder, text: str) -> None:
     words = text.split()
-    (by_words,) = encoder.encode_words([words])
+    ((by_words,),) = encoder.encode_words([words])
     word_ids = by_words.pop("word_ids")
     assert by_words == encoder.encode_texts([text])[0]
     assert word_ids[0] is word_ids[-1] is None
@@ -154,7 +155,7 @@ def test_words_are_covered_as_in_the_text_that_they_make(encoder: KnowledgeEncod
 
 def test_each_sentence_of_words_has_its_own_links(encoder: KnowledgeEncoder) -> None:
     features = encoder.encode_words([["Acme", "Bank"], ["it", "rained"], ["Corvus", "Fund"]])
-    assert [f["mention_entities"] for f in features] == [[[NULL, FIRST]], [], [[NULL, FIRST + 2]]]
+    assert [f["mention_entities"] for (f,) in features] == [[[NULL, FIRST]], [], [[NULL, FIRST + 2]]]
 
 
 def test_a_batch_is_padded_with_what_means_nothing(encoder: KnowledgeEncoder) -> None:

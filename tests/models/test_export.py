@@ -14,11 +14,12 @@ from transformers import BertModel
 from kg.errors import InputError
 from models.bans import Bans
 from models.base import quiet
-from models.batch import PARTS, KnowledgeEncoder, keep_links
+from models.batch import PARTS, KnowledgeEncoder
 from models.entity_table import EntityTable
 from models.examples import Example, Mention
 from models.export import ABOUT, EXPORTED, FULL, INT8, OnnxPredictor, export_model, main
 from models.kgbert import KGBertModel
+from models.mentions import keep_links
 from models.objectives import KINDS, Objective, objective_for
 from models.recipe import Task
 from models.run import Run

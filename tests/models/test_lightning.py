@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from models.base import fast_bf16
-from models.batch import KnowledgeEncoder, hide_mentions
+from models.batch import KnowledgeEncoder
 from models.entity_table import EntityTable
 from models.examples import Example, Splits
 from models.kgbert import KGBertForSequenceClassification, KGBertModel
 from models.lightning import KGFuseData, KGFuseModule
+from models.mentions import hide_mentions
 from models.objectives import objective_for
 from models.stages.arms import is_fresh
 from models.trainer import fit
@@ -113,6 +114,24 @@ def test_lightning_scores_as_the_objective_does_and_its_model_has_dropout(
     (scores,) = trainer.test(module, data, verbose=False)
     assert scores["test_accuracy"] == 1.0
     assert scores.keys() == {"test_accuracy", "test_macro_f1"}
+
+
+def test_texts_in_several_windows_are_scored_where_lightning_looks_at_a_few(
+    encoder: KnowledgeEncoder, tmp_path: Path
+) -> None:
+    words = ("Acme", "Bank", "rose", "in", "week", "2", ".") * 60
+    tags = ("B-ORG", "I-ORG", "O", "O", "O", "O", "O") * 60
+    examples = tuple(Example(id=str(number), text="", words=words, tags=tags) for number in range(20))
+    objective = objective_for("token_classification", examples)
+    data = KGFuseData(Splits(train=examples, validation=examples, test=examples), objective, encoder, TRAINING)
+    base = tiny_base(tmp_path / "base")
+    model = objective.kgbert_class.from_base(
+        base, EntityTable.random(num_entities=len(encoder.rows), dim=8), fusion=FUSION, **objective.options()
+    )
+    trainer = lightning_trainer(tmp_path, limit_val_batches=1)
+    (scores,) = trainer.validate(KGFuseModule(model, objective, TRAINING), data, verbose=False)
+    assert len(data.features["validation"]) > 3 * len(examples)
+    assert 0.0 <= scores["validation_f1"] < 1.0
 
 
 def test_the_lightning_that_is_installed_is_none_of_the_releases_with_malware() -> None:

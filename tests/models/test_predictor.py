@@ -15,8 +15,8 @@ import torch
 
 from kg.errors import ConfigError, InputError, KGError, SnapshotMismatch
 from kg.snapshot import Snapshot
-from models.batch import keep_mentions
 from models.injection import knowledge_of
+from models.mentions import keep_mentions
 from models.predictor import Answer, Predictor, choose, load_predictors
 from models.run import Run
 from tests.builders import tiny_snapshot
@@ -293,11 +293,15 @@ def test_a_text_of_nothing_has_an_answer(text: str, predictor: Predictor) -> Non
     assert json.dumps(answer.as_json())
 
 
-def test_a_very_long_text_is_cut_off(predictor: Predictor) -> None:
-    text = "Acme Bank fell. " + "word " * 50_000 + "Delta Cover rose."
+def test_a_very_long_text_is_cut_off_or_read_in_windows(predictor: Predictor) -> None:
+    text = "Acme Bank fell. " + "word " * 10_000 + "Delta Cover rose."
     answer = predictor.predict(text)
     assert [link.text for link in answer.links] == ["Acme Bank", "Delta Cover"]
-    assert [answer.links[reason.link].text for reason in answer.reasons] == ["Acme Bank"]  # what the model reads
+    read = ["Acme Bank", "Delta Cover"] if predictor.task.name == "names" else ["Acme Bank"]
+    assert sorted(answer.links[reason.link].text for reason in answer.reasons) == read
+    if predictor.task.name == "names":
+        assert max(span.start for span in answer.spans) > 400
+        return
     assert answer.label == predictor.predict(text[:400]).label
     assert all(span.end <= 400 for span in answer.spans)
 

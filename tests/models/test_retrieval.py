@@ -13,7 +13,7 @@ from models.kgbert import KGBertForSeq2SeqLM
 from models.objectives import objective_for
 from models.predictor import Predictor
 from models.recipe import Task, parse_recipe
-from models.retrieval import FILE, Memory, with_nearest
+from models.retrieval import FILE, Memory, with_found
 from tests.models.tiny import FUSION, TABLE, tiny_base, tiny_encoder
 
 
@@ -42,12 +42,24 @@ def test_the_nearest_text_is_found_in_its_other_forms(tmp_path: Path, monkeypatc
         Memory.load(tmp_path)
 
 
+def test_of_the_nearest_what_the_others_agree_with_is_chosen() -> None:
+    memory = Memory(
+        ["fever and a cough", "a fever and a cough", "fever and the cough", "a broken ankle"],
+        ["She came by bus.", "Fever and cough for days.", "Cough and fever for a week.", "Ankle broken for a week."],
+    )
+    asked = "fever and a cough"
+    assert memory.nearest([asked]) == ["She came by bus."]
+    assert memory.agreed([asked]) == ["Fever and cough for days."]  # of the two that agree the nearer one
+    assert memory.agreed([asked], but=[2]) == ["She came by bus."]
+    assert Memory(["fever"], ["Fever."]).agreed([asked, asked], but=[None, 0]) == ["Fever.", ""]
+
+
 def test_no_training_text_is_told_its_own_answer() -> None:
-    told = with_nearest(EXAMPLES, [0, 2, 3], Memory.of([EXAMPLES[index] for index in (0, 2, 3)]))
+    told = with_found(EXAMPLES, [0, 2, 3], Memory.of([EXAMPLES[index] for index in (0, 2, 3)]))
     assert [example.second for example in told] == ["Loan.", "Lease.", "Lending.", "Loan."]
     assert [example.target for example in told] == [example.target for example in EXAMPLES]
     asked = [written("a loan of money", "Loan.", second="What is lent?")]
-    assert with_nearest(asked, [], Memory.of(EXAMPLES))[0].second == "What is lent?\nLoan."
+    assert with_found(asked, [], Memory.of(EXAMPLES))[0].second == "What is lent?\nLoan."
 
 
 @pytest.mark.parametrize("changes", [{"kind": "regression"}, {"shots": [5]}, {"folds": 3}])
@@ -74,7 +86,7 @@ def test_an_answer_says_what_was_read_beside_the_text(tmp_path: Path) -> None:
     assert answer.retrieved == "Borealis Insurance rose."
     assert [link.text for link in answer.links] == ["Acme Bank", "Borealis Insurance"]
     assert answer.links[1].start == len("Acme Bank is rising.\n")
-    assert "nearest to it: Borealis Insurance rose." in as_lines(answer)
+    assert "near to it: Borealis Insurance rose." in as_lines(answer)
     told = Predictor(model, encoder, task, memory=memory).predict("Acme Bank is rising.", second="When?")
     assert told.links[1].start == len("Acme Bank is rising.\nWhen?\n")
     assert Predictor(model, encoder, task).predict("Acme Bank is rising.").retrieved is None

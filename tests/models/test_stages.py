@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from kg.errors import ConfigError, InputError
+from kg.errors import ConfigError
 from kg.local_server import Address
 from kg.settings import Settings
 from kg.snapshot import Snapshot
@@ -31,7 +31,6 @@ from models.recipe import Recipe, load_recipe
 from models.run import Run, data_hash
 from models.stages.arms import arm_table, build_model, taught
 from models.stages.finetune import train_task
-from models.stages.jobs import Job, run_jobs
 from models.stages.pretrain import pretrained_arms
 from models.stages.texts import read_texts
 from models.train_kgbert import main
@@ -433,17 +432,6 @@ def test_the_arms_see_the_same_examples_in_the_same_order(
     first, last = ([results[arm]["losses"][step] for arm in ("fused", "shuffled")] for step in (0, -1))
     assert first[0] == first[1]  # before the gates open, no knowledge is let in
     assert last[0] != last[1]
-
-
-def _no_table(run_path: Path, folder: Path, report: Any) -> dict[str, Any]:
-    return {"table": arm_table(run_path, "fused")}
-
-
-def test_a_failure_in_a_training_is_the_failure_of_the_run(tmp_path: Path, folder: Path) -> None:
-    run = Run.open(tmp_path / "run", load_recipe(str(folder / "tiny.toml")))
-    job = Job(name="bad", folder=tmp_path / "bad", work=_no_table, arguments={})
-    with pytest.raises(InputError, match=f"{tmp_path}/run/table: holds no entity table"):
-        run_jobs(run, [job])
 
 
 @pytest.mark.slow

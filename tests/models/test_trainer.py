@@ -13,9 +13,10 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Tr
 
 from kg.errors import KGError
 from models.base import load_base
-from models.batch import KnowledgeCollator, KnowledgeEncoder, hide_mentions
+from models.batch import KnowledgeCollator, KnowledgeEncoder
 from models.entity_table import EntityTable
 from models.kgbert import KGBertForSequenceClassification
+from models.mentions import hide_mentions
 from models.trainer import (
     COMPLETE,
     CheckpointedTrainer,

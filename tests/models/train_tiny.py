@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import models.trainer
-from models.batch import KnowledgeCollator, hide_mentions
+from models.batch import KnowledgeCollator
 from models.entity_table import EntityTable
 from models.kgbert import KGBertForSequenceClassification
+from models.mentions import hide_mentions
 from models.stages.arms import is_fresh
 from models.trainer import fit
 from models.training import Training
