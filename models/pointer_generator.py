@@ -2,7 +2,8 @@
 
 Abigail See, Peter J. Liu, Christopher D. Manning: Get To The Point (ACL 2017, arXiv 1704.04368), on models that have
 been pretrained. Copying needs few examples to be learnt, writing needs many: names, doses and terms of a source are
-written right long before the cross-attention, which starts untrained, has learnt to carry them over.
+written right long before the cross-attention, which starts untrained, has learnt to carry them over. That a copy
+goes on where it is has not to be learnt: Gu et al., CopyNet (ACL 2016, arXiv 1603.06393), call it the selective read.
 """
 
 from contextlib import nullcontext
@@ -20,6 +21,8 @@ from models.heads import predict_only
 SOURCE = "source_ids"
 """Key of an encoder's output: the tokens that may be copied."""
 TINY = 1e-9
+COPY_ON = 4.0
+"""What it is worth at first to stand behind the token that was written last, in logits."""
 
 
 class PointerGeneratorConfig(EncoderDecoderConfig):
@@ -39,6 +42,7 @@ class PointerGenerator(EncoderDecoderModel):
         self.copy_query = nn.Linear(width, width)
         self.copy_key = nn.Linear(source_width, width, bias=False)
         self.copy_share = nn.Linear(width + source_width, 1)
+        self.copy_on = nn.Parameter(torch.tensor(COPY_ON))
         self.encoder.register_forward_hook(_keep_source, with_kwargs=True)
 
     def forward(
@@ -71,27 +75,37 @@ class PointerGenerator(EncoderDecoderModel):
         states = output.decoder_hidden_states[-1]
         places = states.new_ones(states.shape[:2], dtype=torch.bool) if asked is None else asked
         logits = output.logits.flatten(0, -2).float()
-        copied = self.copied(states, output.encoder_last_hidden_state, logits, source, attention_mask, places)
+        read = output.encoder_last_hidden_state
+        last: Any = decoder_input_ids
+        copied = self.copied(states, read, logits, source, attention_mask, places, last)
         if labels is not None:
             output.loss = copied.loss(logits, labels[places])
         if not labelled:
             output.logits = copied.mixed(logits).view_as(output.logits)
         output.decoder_hidden_states = None
-        read: Seq2SeqLMOutput = output
-        return read
+        given: Seq2SeqLMOutput = output
+        return given
 
     def copied(
-        self, states: Tensor, read: Tensor, logits: Tensor, source: Tensor, mask: Tensor | None, places: Tensor
+        self,
+        states: Tensor,
+        read: Tensor,
+        logits: Tensor,
+        source: Tensor,
+        mask: Tensor | None,
+        places: Tensor,
+        last: Tensor,
     ) -> "Copied":
-        """What the tokens at ``places`` ``[batch, target]`` may be copied from.
+        """What the tokens at ``places`` ``[batch, target]`` may be copied from, ``last`` being written before each.
 
-        The vocabulary's scores of the source's tokens are where the choice begins: untrained, it copies what of the
-        source the decoder would write.
+        The vocabulary's scores of the source's tokens are where the choice begins, and what stands there behind the
+        last token has an advantage: untrained, it copies what of the source the decoder would write, and goes on.
         """
         rows = places.nonzero()[:, 0]
         scores = self.copy_query(states) @ self.copy_key(read).transpose(1, 2) / states.shape[-1] ** 0.5
         tokens = source[rows]
         chosen = scores[places].float() + logits.detach().gather(1, tokens)
+        chosen[:, 2:] += self.copy_on * (tokens[:, 1:-1] == last[places][:, None])  # before the text stands its start
         if mask is not None:
             chosen = chosen.masked_fill(mask[rows] == 0, torch.finfo(chosen.dtype).min)
         where = chosen.softmax(-1)

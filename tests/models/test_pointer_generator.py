@@ -46,6 +46,18 @@ def test_the_mixture_is_a_distribution_that_gives_weight_to_what_stands_in_the_s
     assert (chances[0, :, 0] < 0.01).all(), "padding is not copied"
 
 
+def test_a_copy_goes_on_where_it_is(model: Any) -> None:
+    source = torch.tensor([[101, 3000, 3001, 3002, 3003, 102]])
+    with torch.no_grad():
+        chances = model(input_ids=source, decoder_input_ids=source[:, :-1]).logits.exp()[0]
+        model.copy_on.zero_()
+        without = model(input_ids=source, decoder_input_ids=source[:, :-1]).logits.exp()[0]
+    following = source[0, 1:]
+    went_on, before = (given.gather(1, following[:, None])[:, 0] for given in (chances, without))
+    assert (went_on[1:] > 2 * before[1:]).all()
+    torch.testing.assert_close(chances[0], without[0])  # a start stands before every text
+
+
 def test_the_loss_in_training_is_that_of_the_mixture(model: Any) -> None:
     output = model(**BATCH, labels=WRITTEN)
     kept = WRITTEN != IGNORED
