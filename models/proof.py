@@ -131,7 +131,10 @@ def judge(
     said = "helps" if helps else "hurts" if over[best].high < 0 else "does not help"
     shuffled = {"shuffled", "shuffled-alike"} & set(controls)
     missing = "" if "plain" in controls and shuffled else " Without both plain and shuffled this proves nothing."
-    sentence = f"The graph {said} {task}: {over[best]} over {best}, its best control, on {where} ({seeds}).{missing}"
+    unsure = min(controls, key=lambda arm: over[arm].low)
+    but = f", but {over[unsure]} over {unsure}," if over[best].low > 0 and not helps else ""
+    gain = f"{over[best]} over {best}, its best control{but or ','}"
+    sentence = f"The graph {said} {task}: {gain} on {where} ({seeds}).{missing}"
     checks = tuple(check for check in _checks(counts, sliced, linked, corrupted, treated) if not np.isnan(check.points))
     return Verdict(helps=helps, slice=where, over=over, checks=checks, sentence=sentence)
 

@@ -25,6 +25,18 @@ def test_a_gain_that_shuffled_knowledge_also_gives_is_no_gain() -> None:
     assert "does not help x" in verdict.sentence
 
 
+def test_a_gain_that_is_unsure_over_another_control_is_said_to_be() -> None:
+    fused = answers(0.8, seeds=3)
+    shuffled = fused.copy()
+    shuffled[:, :40, 0] = 0.0
+    plain = np.concatenate([answers(rate, seeds=1) for rate in (0.3, 0.6, 0.95)])
+    verdict = judge("x", {"fused": fused, "plain": plain, "shuffled": shuffled})
+    assert verdict is not None
+    assert not verdict.helps
+    assert verdict.over["shuffled"].low > 0 > verdict.over["plain"].low
+    assert f"over shuffled, its best control, but {verdict.over['plain']} over plain, on all texts" in verdict.sentence
+
+
 def test_harm_is_called_harm() -> None:
     verdict = judge("x", {"fused": answers(0.5), "plain": answers(0.8, seed=1), "shuffled": answers(0.5, seed=2)})
     assert verdict is not None
