@@ -36,8 +36,8 @@ class Memory:
 
     def __init__(self, texts: Sequence[str], targets: Sequence[str]) -> None:
         self.texts, self.targets = list(texts), list(targets)
-        self._grams, self._words = _grams(), _grams()
-        self._known, self._written = self._grams.fit_transform(self.texts), self._words.fit_transform(self.targets)
+        self._grams = _grams()
+        self._known, self._written = self._grams.fit_transform(self.texts), _grams().fit_transform(self.targets)
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> "Memory":
