@@ -22,7 +22,7 @@ PAIR = "pair_positions"
 ANSWER = "answer_positions"
 """Labels of a question's window: first and last token of the answer, twice 0 where it has none."""
 PARTS = "parts"
-"""Features that belong to one example: each choice with the question that it answers."""
+"""Features that belong to one example: each choice with the question that it answers, each window of a long text."""
 SMALLEST_PRIOR = 1e-4
 
 
@@ -252,6 +252,12 @@ class KnowledgeCollator:
                 priors[row, mention, : len(values)] = torch.tensor(values)
         tokens = _padded([feature["token_mentions"] for feature in features], length, 0, left=left)
         return dict(zip(KNOWLEDGE_KEYS, (entities, priors, tokens), strict=True))
+
+
+def parts_of(feature: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The parts of an example; of one that is read at once, itself."""
+    parts: Sequence[Mapping[str, Any]] = feature.get(PARTS, [feature])
+    return parts
 
 
 def batches_by_length(features: Sequence[Mapping[str, Any]], size: int) -> Iterator[list[int]]:

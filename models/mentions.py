@@ -1,13 +1,27 @@
-"""Features told less, or told wrongly: mentions hidden, kept by their links, or led to other entities."""
+"""Mentions of features: hidden, kept by their links, or led to other entities; and how much a model let in of each."""
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+
+import torch
 
 from models.batch import PARTS
 from models.entity_table import FIRST, NULL
+from models.injection import knowledge_of
 
+
+class Weight(NamedTuple):
+    """Attention and gate of a link, where most of it was let in."""
+
+    let_in: float
+    attention: float
+    gate: float
+
+
+Weights: TypeAlias = dict[int, Weight]
+"""By the number of the link."""
 _Change = TypeVar("_Change", bound=Callable[..., dict[str, Any]])
 
 
@@ -61,3 +75,16 @@ def keep_mentions(feature: Mapping[str, Any], kept: Sequence[int]) -> dict[str, 
 def keep_links(feature: Mapping[str, Any], kept: Collection[int]) -> dict[str, Any]:
     """The feature with only the mentions of the links ``kept``."""
     return keep_mentions(feature, [m for m, link in enumerate(feature["mention_links"]) if link in kept])
+
+
+def weigh(weights: Weights, output: Any, parts: Sequence[Mapping[str, Any] | None]) -> None:
+    """Note what the parts, one a row of the output, read of each link; a None is passed over."""
+    reads = list(knowledge_of(output).values())
+    for row, part in enumerate(parts):
+        for mention, link in enumerate(part["mention_links"] if part else ()):
+            reading = torch.cat([read.reading[row][:, mention] for read in reads])  # [layers x seq]
+            gate = torch.cat([read.gate[row].abs() for read in reads])
+            most = int((reading * gate).argmax())
+            let_in = float(reading[most] * gate[most])
+            if link not in weights or let_in > weights[link].let_in:
+                weights[link] = Weight(let_in, float(reading[most]), float(gate[most]))

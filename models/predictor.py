@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +21,10 @@ from kg.types import Link
 from models.answer import Answer, Reason
 from models.bans import Bans
 from models.base import load_tokenizer, quiet
-from models.batch import PAIR, PARTS, KnowledgeCollator, KnowledgeEncoder, shifted
+from models.batch import PAIR, PARTS, KnowledgeCollator, KnowledgeEncoder, parts_of, shifted
 from models.entity_table import EntityTable
 from models.examples import Example, whole
-from models.injection import knowledge_of
-from models.mentions import keep_links
+from models.mentions import Weights, keep_links, weigh
 from models.objectives import (
     KINDS,
     ExtractiveSummary,
@@ -45,17 +44,6 @@ from models.words import attribute, support_of
 
 MAX_FACTS = 5
 BATCH = 16
-
-
-class Weight(NamedTuple):
-    """Attention and gate of a link, where most of it was let in."""
-
-    let_in: float
-    attention: float
-    gate: float
-
-
-Weights: TypeAlias = dict[int, Weight]
 
 
 class Predictor:
@@ -81,6 +69,7 @@ class Predictor:
         self.triples = triples if bans is None else triples[bans.kept(triples, snapshot)]
         self.objective = objective_of(task.kind, model.config)
         self.labels = self.objective.labels
+        # padding behind the texts, since tokens of windows are counted from their start
         self.collate = KnowledgeCollator(tokenizer=encoder.tokenizer, left=False)
 
     def predict(self, text: str, *, second: str = "", choices: Sequence[str] = (), words: bool = False) -> Answer:
@@ -109,7 +98,7 @@ class Predictor:
                 f"What each word did is told of a text that is read at once; this one is read in {len(feature[PARTS])} "
                 "windows: ask without words, or of a part of it."
             )
-        read = sorted({link for part in _parts(feature) for link in part["mention_links"]})
+        read = sorted({link for part in parts_of(feature) for link in part["mention_links"]})
         variants = [feature, keep_links(feature, ())]
         variants += [keep_links(feature, [other for other in read if other != left]) for left in read]
         if isinstance(self.objective, Seq2SeqGeneration):
@@ -199,7 +188,7 @@ class Predictor:
 
         A part that several variants have with the same mentions is run once: of a long text most windows.
         """
-        named = [{_name(place, part): part for place, part in enumerate(_parts(variant))} for variant in variants]
+        named = [{_name(place, part): part for place, part in enumerate(parts_of(variant))} for variant in variants]
         rows: dict[tuple[int, ...], Tensor] = {}
         weights: Weights = {}
         todo = iter({name: part for parts in named for name, part in parts.items()}.items())
@@ -207,7 +196,7 @@ class Predictor:
             while batch := list(islice(todo, BATCH)):
                 output = self.model(**self.collate([part for _, part in batch]))
                 rows |= {name: row for (name, _), row in zip(batch, self.objective.raw(output), strict=True)}
-                _weigh(weights, output, [part if name in named[0] else None for name, part in batch])
+                weigh(weights, output, [part if name in named[0] else None for name, part in batch])
             raw = _stacked([rows[name] for parts in named for name in parts])
             if PARTS in variants[0]:
                 raw = raw.reshape(len(variants), -1, *raw.shape[1:]).squeeze(-1)
@@ -226,7 +215,7 @@ class Predictor:
                 batch = objective.forced(self.collate(forced[start : start + BATCH]), self.model)
                 output = self.model(**batch)
                 rows.append(objective.token_probabilities(output, written[0]).numpy())
-                _weigh(weights, output, [variants[0]] if start == 0 else [])
+                weigh(weights, output, [variants[0]] if start == 0 else [])
         return [objective.text(ids, self.collate) for ids in written], np.concatenate(rows), weights
 
     def _facts(self, link: Link) -> tuple[str, ...]:
@@ -238,11 +227,6 @@ class Predictor:
         return tuple(f"{snapshot.names[h]} –{snapshot.relations[r]}→ {snapshot.names[t]}" for h, r, t in own_first)
 
 
-def _parts(feature: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    parts: Sequence[Mapping[str, Any]] = feature.get(PARTS, [feature])
-    return parts
-
-
 def _name(place: int, part: Mapping[str, Any]) -> tuple[int, ...]:
     """Tells the parts of all variants apart: which one it is, and the links that it reads."""
     return place, *part["mention_links"]
@@ -251,19 +235,6 @@ def _name(place: int, part: Mapping[str, Any]) -> tuple[int, ...]:
 def _stacked(rows: Sequence[Tensor]) -> Tensor:
     """One tensor of all; what is token-wise is made equally long."""
     return torch.stack(list(rows)) if rows[0].ndim < 2 else pad_sequence(list(rows), batch_first=True)
-
-
-def _weigh(weights: Weights, output: Any, parts: Sequence[Mapping[str, Any] | None]) -> None:
-    """Note what the parts, one a row of the output, read of each link; a None is passed over."""
-    reads = list(knowledge_of(output).values())
-    for row, part in enumerate(parts):
-        for mention, link in enumerate(part["mention_links"] if part else ()):
-            reading = torch.cat([read.reading[row][:, mention] for read in reads])  # [layers x seq]
-            gate = torch.cat([read.gate[row].abs() for read in reads])
-            most = int((reading * gate).argmax())
-            let_in = float(reading[most] * gate[most])
-            if link not in weights or let_in > weights[link].let_in:
-                weights[link] = Weight(let_in, float(reading[most]), float(gate[most]))
 
 
 def load_predictors(run: Path) -> dict[str, Predictor]:

@@ -7,7 +7,9 @@ found the one that the others agree with most: Devlin et al. (2015, arXiv 1505.0
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +39,15 @@ class Memory:
     def __init__(self, texts: Sequence[str], targets: Sequence[str]) -> None:
         self.texts, self.targets = list(texts), list(targets)
         self._grams = _grams()
-        self._known, self._written = self._grams.fit_transform(self.texts), _grams().fit_transform(self.targets)
+        self._known = self._grams.fit_transform(self.texts)
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> "Memory":
         return cls([whole(example) for example in examples], [example.target for example in examples])
+
+    @cached_property
+    def _written(self) -> Any:
+        return _grams().fit_transform(self.targets)
 
     def nearest(self, texts: Sequence[str], *, but: Sequence[int | None] = ()) -> list[str]:
         """What was written for the text most like each.

@@ -1,9 +1,8 @@
 """A tag for each word."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +11,7 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 from transformers import AutoModelForTokenClassification
 
-from models.batch import IGNORED, PARTS, KnowledgeEncoder
+from models.batch import IGNORED, PARTS, KnowledgeEncoder, parts_of
 from models.examples import Example
 from models.kgbert import KGBertForTokenClassification
 from models.objectives.objective import Loss, Objective, Reading, Scored, Span, cross_entropy
@@ -42,7 +41,8 @@ class TokenClassification(Objective):
         features = []
         read = encoder.encode_words([example.words for example in examples])
         for number, (windows, example) in enumerate(zip(read, examples, strict=True)):
-            for window, asked in zip(windows, in_context(windows, _first_tokens), strict=True):
+            first = [_first_tokens(window.pop("word_ids")) for window in windows]
+            for window, asked in zip(windows, in_context(windows, first), strict=True):
                 if not asked and len(windows) > 1:  # the middle of a word that is longer than a window
                     continue
                 labels = [IGNORED] * len(window["input_ids"])
@@ -85,11 +85,16 @@ class TokenClassification(Objective):
 
     def read(self, row: NDArray[np.float32], feature: Mapping[str, Any], text: str) -> Reading:
         """``row`` is ``[seq, labels]``, of a text in windows ``[windows, seq, labels]``."""
-        windows = feature.get(PARTS, [feature])
+        windows = parts_of(feature)
         words = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]  # and single marks, as tasks are split
+        at_start = {start: word for word, (start, _) in enumerate(words)}
+        first = [
+            _first_tokens([at_start.get(start) if end > start else None for start, end in window["offsets"]])
+            for window in windows
+        ]
         places = sorted(
             (word, window, token)
-            for window, asked in enumerate(in_context(windows, partial(_tokens_at, [start for start, _ in words])))
+            for window, asked in enumerate(in_context(windows, first))
             for word, token in asked.items()
         )
         rows = row.reshape(len(windows), -1, row.shape[-1])
@@ -103,12 +108,12 @@ class TokenClassification(Objective):
                 end=end,
                 text=text[start:end],
                 label=label,
-                probability=round(float(given[first : last + 1].mean()), 4),
+                probability=round(float(given[begin : last + 1].mean()), 4),
             )
-            for label, first, last in found
-            for start, end in [(words[places[first][0]][0], words[places[last][0]][1])]
+            for label, begin, last in found
+            for start, end in [(words[places[begin][0]][0], words[places[last][0]][1])]
         )
-        within = [place for _, first, last in found for place in range(first, last + 1)] or list(range(len(places)))
+        within = [place for _, begin, last in found for place in range(begin, last + 1)] or list(range(len(places)))
         token_axes = at if PARTS in feature else at[1:]
         return Reading(
             said="; ".join(f"{span.text}:{span.label}" for span in spans),
@@ -118,19 +123,17 @@ class TokenClassification(Objective):
         )
 
 
-def in_context(
-    windows: Sequence[Mapping[str, Any]], tokens_of: Callable[[Mapping[str, Any]], Mapping[int, int]]
-) -> list[dict[int, int]]:
+def in_context(windows: Sequence[Mapping[str, Any]], first: Sequence[Mapping[int, int]]) -> list[dict[int, int]]:
     """Of each window of one text the words that are asked in it, and the token: each word once, where it is farthest
     from both ends.
 
     Args:
-        tokens_of: of a window, its words and the first token of each.
+        first: of each window, its words and the first token of each.
     """
     best: dict[int, tuple[int, int, int]] = {}
-    for number, window in enumerate(windows):
+    for number, (window, tokens) in enumerate(zip(windows, first, strict=True)):
         last = len(window["input_ids"]) - 1
-        for word, token in tokens_of(window).items():
+        for word, token in tokens.items():
             context = min(token, last - token)
             if word not in best or context > best[word][0]:
                 best[word] = context, number, token
@@ -140,18 +143,10 @@ def in_context(
     return asked
 
 
-def _first_tokens(window: Mapping[str, Any]) -> dict[int, int]:
+def _first_tokens(words: Sequence[int | None]) -> dict[int, int]:
+    """The first token of each word, by the word that each token is of."""
     first: dict[int, int] = {}
-    for token, word in enumerate(window["word_ids"]):
+    for token, word in enumerate(words):
         if word is not None:
             first.setdefault(word, token)
     return first
-
-
-def _tokens_at(starts: Sequence[int], window: Mapping[str, Any]) -> dict[int, int]:
-    """The first token at each of the starts, where one begins there."""
-    first: dict[int, int] = {}
-    for token, (start, end) in enumerate(window["offsets"]):
-        if end > start:
-            first.setdefault(start, token)
-    return {word: first[start] for word, start in enumerate(starts) if start in first}

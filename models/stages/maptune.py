@@ -13,7 +13,7 @@ from transformers import AutoModel, set_seed
 from kg.settings import Settings
 from models.arms import WITHOUT_KNOWLEDGE, Arm
 from models.base import load_base
-from models.batch import ANSWER, PAIR, PARTS, KnowledgeCollator
+from models.batch import ANSWER, PAIR, KnowledgeCollator, parts_of
 from models.frozen import STATES, lower_known, lower_states
 from models.injection import inject_knowledge
 from models.map_tuning import TARGET, MapTuner, collate_targets, lead_astray, masked_mentions, unmasked_states
@@ -75,7 +75,7 @@ def tune_map(
         for task, path in tasks
         for data in [prepared(run_path, recipe.base, snapshot, task, path, facts=False)]
         for feature in data.of(data.division.train)
-        for part in feature.get(PARTS, [feature])
+        for part in parts_of(feature)
         if part["mention_entities"]
     ]
     random.Random(0).shuffle(texts)  # noqa: S311
