@@ -10,7 +10,17 @@ ARMS: tuple[Arm, ...] = ("plain", "fused", "shuffled")
 """Of a recipe that names none."""
 CONTROLS: tuple[Arm, ...] = ("plain", "null", "shuffled-alike", "shuffled", "random")
 """Arms that know nothing of the facts: a gain that one of them has, too, is not the graph's."""
-BASELINES = ("tf-idf", "first words", "nearest text", "agreed text")
+BASELINES = (
+    "majority",
+    "tf-idf",
+    "no answer",
+    "nearest sentence",
+    "nearest choice",
+    "first words",
+    "nearest text",
+    "agreed text",
+    "given words",
+)
 """Trivial systems, shown beside the arms (``models.baselines``)."""
 WITHOUT_KNOWLEDGE: tuple[Arm, ...] = ("plain", "text")
 """Arms that read no entity table."""

@@ -1,19 +1,21 @@
 """Trivial systems that a model has to beat to be worth its weight: one row of the report for each that fits a task."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from models.cleaning import sentence_spans
 from models.examples import Example, whole
 from models.objectives import Objective, marked
 from models.recipe import Task
-from models.retrieval import Memory
+from models.retrieval import Memory, character_grams
 
 Answers = Callable[[Sequence[Example], Sequence[Example]], list[Any]]
-"""``answers(train, test)``: one for each of ``test``."""
+"""``answers(train, test)``: one for each of ``test``; none at all where the examples have not what it needs."""
 
 
 def rows(
@@ -25,15 +27,19 @@ def rows(
         divisions: training and tested examples; several with folds, whose answers are scored together.
     """
     tested = [example for _, test in divisions for example in test]
+    given = {
+        name: [one for parts in divisions for one in answers(*parts)] for name, answers in SYSTEMS[task.kind].items()
+    }
     return [
         {
             "task": task.name,
             "arm": name,
             "seed": 0,
-            "metrics": dict(objective.score([one for parts in divisions for one in answers(*parts)], tested).metrics),
+            "metrics": dict(objective.score(answers, tested).metrics),
             "train_examples": len(divisions[0][0]),
         }
-        for name, answers in SYSTEMS.get(task.kind, {}).items()
+        for name, answers in given.items()
+        if answers
     ]
 
 
@@ -45,10 +51,38 @@ def _words() -> TfidfVectorizer:
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
 
 
+def majority_label(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """The commonest label of the training examples: what a model says that has learnt nothing of the texts."""
+    return [_commonest(str(example.label) for example in train)] * len(test)
+
+
+def majority_labels(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """The set of labels that most training examples have."""
+    return [list(_commonest(tuple(sorted(example.labels)) for example in train))] * len(test)
+
+
+def _commonest(values: Iterable[Any]) -> Any:
+    ((value, _),) = Counter(values).most_common(1)
+    return value
+
+
 def tf_idf_label(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """Words and word pairs with logistic regression: on topical texts a serious rival."""
     model = make_pipeline(_words(), LogisticRegression(C=10.0, max_iter=1000))
     return _told(model, list(map(_text, train)), [str(example.label) for example in train], list(map(_text, test)))
+
+
+def tf_idf_labels(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """The same for each label by itself."""
+    words = _words()
+    known, asked = words.fit_transform(list(map(_text, train))), words.transform(list(map(_text, test)))
+    given: list[list[str]] = [[] for _ in test]
+    for label in sorted({label for example in train for label in example.labels}):
+        has = [label in example.labels for example in train]
+        model = None if all(has) else LogisticRegression(C=10.0, max_iter=1000).fit(known, has)
+        for labels, says in zip(given, [True] * len(test) if model is None else model.predict(asked), strict=True):
+            labels.extend([label] if says else [])
+    return given
 
 
 def tf_idf_tags(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
@@ -88,6 +122,34 @@ def tf_idf_value(train: Sequence[Example], test: Sequence[Example]) -> list[Any]
     return list(map(float, model.predict(list(map(_text, test)))))
 
 
+def no_answer(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """That the text does not say: right as often as that is so."""
+    return [""] * len(test)
+
+
+def nearest_sentence(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """The sentence of the text that is most like the question."""
+    sentences = [
+        [example.text[start:end] for start, end in sentence_spans(example.text)] or [example.text] for example in test
+    ]
+    return _most_like(train, [example.second for example in test], sentences)
+
+
+def nearest_choice(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """The choice that is most like the text with its question."""
+    return _most_like(train, list(map(whole, test)), [example.choices for example in test])
+
+
+def _most_like(train: Sequence[Example], asked: Sequence[str], offered: Sequence[Sequence[str]]) -> list[str]:
+    """Of each list of texts the one most like what is asked, by character n-grams, rare ones of ``train`` first."""
+    grams = character_grams().fit(list(map(whole, train)))
+    likeness = [
+        (grams.transform(texts) @ grams.transform([text]).T).toarray().ravel()
+        for text, texts in zip(asked, offered, strict=True)
+    ]
+    return [texts[int(row.argmax())] for row, texts in zip(likeness, offered, strict=True)]
+
+
 def first_words(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """As many of a text's first words as a training target has on average."""
     length = round(sum(len(example.target.split()) for example in train) / len(train))
@@ -104,18 +166,30 @@ def agreed_text(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     return Memory.of(train).agreed(list(map(whole, test)))
 
 
-_OF_LABELS: Mapping[str, Answers] = {"tf-idf": tf_idf_label}
+def given_words(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """What is put to the text, behind the commonest first word of the targets: a question of its answer, badly put."""
+    if not any(example.second for example in test):
+        return []
+    first = _commonest(example.target.partition(" ")[0] for example in train)
+    return [f"{first} {example.second}" for example in test]
+
+
+_OF_LABELS: Mapping[str, Answers] = {"majority": majority_label, "tf-idf": tf_idf_label}
 _OF_TEXTS: Mapping[str, Answers] = {
     "first words": first_words,
     "nearest text": nearest_text,
     "agreed text": agreed_text,
+    "given words": given_words,
 }
 SYSTEMS: Mapping[str, Mapping[str, Answers]] = {
     "sequence_classification": _OF_LABELS,
+    "multi_label_classification": {"majority": majority_labels, "tf-idf": tf_idf_labels},
     "pair_classification": _OF_LABELS,
     "relation_classification": _OF_LABELS,
     "token_classification": {"tf-idf": tf_idf_tags},
     "regression": {"tf-idf": tf_idf_value},
+    "question_answering": {"no answer": no_answer, "nearest sentence": nearest_sentence},
+    "multiple_choice": {"nearest choice": nearest_choice},
     "extractive_summarization": _OF_TEXTS,
     "seq2seq_generation": _OF_TEXTS,
     "causal_generation": _OF_TEXTS,

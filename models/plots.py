@@ -110,10 +110,15 @@ COLOURS = {
     "fused": "#1f77b4",
     "unbanned": "#aec7e8",
     "text": "#2ca02c",
+    "majority": "#dbdb8d",
     "tf-idf": "#bcbd22",
+    "no answer": "#bcbd22",
+    "nearest sentence": "#dbdb8d",
+    "nearest choice": "#bcbd22",
     "first words": "#bcbd22",
     "nearest text": "#dbdb8d",
     "agreed text": "#9edae5",
+    "given words": "#17becf",
 }
 
 

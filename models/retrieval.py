@@ -38,7 +38,7 @@ class Memory:
 
     def __init__(self, texts: Sequence[str], targets: Sequence[str]) -> None:
         self.texts, self.targets = list(texts), list(targets)
-        self._grams = _grams()
+        self._grams = character_grams()
         self._known = self._grams.fit_transform(self.texts)
 
     @classmethod
@@ -47,7 +47,7 @@ class Memory:
 
     @cached_property
     def _written(self) -> Any:
-        return _grams().fit_transform(self.targets)
+        return character_grams().fit_transform(self.targets)
 
     def nearest(self, texts: Sequence[str], *, but: Sequence[int | None] = ()) -> list[str]:
         """What was written for the text most like each.
@@ -102,7 +102,8 @@ class Memory:
         return cls([str(row["text"]) for row in rows], [str(row["target"]) for row in rows])
 
 
-def _grams() -> TfidfVectorizer:
+def character_grams() -> TfidfVectorizer:
+    """What likeness is measured by, not fitted."""
     return TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
 
 

@@ -3,7 +3,7 @@ from typing import get_args
 import pytest
 
 from models.arms import BASELINES
-from models.baselines import SYSTEMS, first_words, nearest_text, rows, tf_idf_label, tf_idf_tags
+from models.baselines import SYSTEMS, first_words, given_words, nearest_text, rows, tf_idf_label, tf_idf_tags
 from models.examples import Example
 from models.objectives import KINDS, objective_for
 from models.recipe import Task
@@ -27,16 +27,60 @@ def written(text: str, target: str) -> Example:
     return Example(id=text, text=text, target=target)
 
 
+def reached(kind: str, train: list[Example], test: list[Example]) -> dict[str, float]:
+    """The main metric of each row."""
+    objective = objective_for(kind, [*train, *test], train=train)
+    return {row["arm"]: row["metrics"][objective.main_metric] for row in rows(task(kind), objective, [(train, test)])}
+
+
 def test_every_row_has_a_name_that_the_report_knows() -> None:
-    assert set(SYSTEMS) <= set(KINDS)
+    assert set(SYSTEMS) == set(KINDS)
     assert {name for systems in SYSTEMS.values() for name in systems} == set(BASELINES)
     assert set(KINDS) == set(get_args(Task.__annotations__["kind"]))
 
 
 def test_words_tell_labels_that_they_go_with() -> None:
     train, test = labelled(6), labelled(3, first=6)
-    (row,) = rows(task("sequence_classification"), objective_for("sequence_classification", train), [(train, test)])
+    _, row = rows(task("sequence_classification"), objective_for("sequence_classification", train), [(train, test)])
     assert (row["arm"], row["metrics"]["accuracy"], row["train_examples"]) == ("tf-idf", 1.0, 12)
+
+
+def test_the_commonest_label_is_right_as_often_as_it_is_there() -> None:
+    train, test = labelled(6), labelled(3, first=6)
+    assert reached("sequence_classification", [*train, train[0]], [*test, test[1]])["majority"] == pytest.approx(3 / 7)
+    assert reached("sequence_classification", [*train, train[1]], [*test, test[1]])["majority"] == pytest.approx(4 / 7)
+
+
+def test_of_several_labels_each_has_its_words() -> None:
+    train = [
+        Example(id=f"{i}{word}", text=f"{word} {i}", labels=labels)
+        for i in range(6)
+        for word, labels in (("lease", ("land",)), ("loan", ("money",)), ("mortgage", ("land", "money")), ("hello", ()))
+    ]
+    test = [Example(id="x", text="mortgage", labels=("land", "money")), Example(id="y", text="hello", labels=())]
+    assert reached("multi_label_classification", train, test)["tf-idf"] == 1.0
+    found = reached("multi_label_classification", [*train, train[2]], test)
+    assert found["majority"] == pytest.approx(2 / 3)  # all have both labels, and one has none
+    always = [Example(id=str(i), text=f"word {i}", labels=("land",)) for i in range(3)]
+    assert reached("multi_label_classification", always, always[:1])["tf-idf"] == 1.0
+
+
+def test_a_question_is_answered_by_the_nearest_sentence_or_not_at_all() -> None:
+    text = "The lease ends in May. The laws of Ohio govern it."
+    asked = Example(id="a", text=text, second="Which laws govern it?", answers=((23, "The laws of Ohio govern it."),))
+    silent = Example(id="b", text=text, second="Who is the tenant?")
+    found = reached("question_answering", [asked, silent], [asked, silent, silent, asked, asked])
+    assert found["no answer"] == pytest.approx(2 / 5)
+    assert found["nearest sentence"] == pytest.approx(3 / 5)
+    assert reached("question_answering", [asked], [Example(id="c", text=" ", second="What?")])["no answer"] == 1.0
+
+
+def test_the_nearest_choice_is_the_answer() -> None:
+    one = Example(
+        id="a", text="a tax on imports", choices=("a subsidy", "an import tax", "a quota"), label="an import tax"
+    )
+    other = Example(id="b", text="a limit by quotas", choices=("a subsidy", "a quota"), label="a subsidy")
+    assert reached("multiple_choice", [one, other], [one, one, other]) == {"nearest choice": pytest.approx(2 / 3)}
 
 
 def test_what_is_put_to_the_text_counts() -> None:
@@ -45,7 +89,7 @@ def test_what_is_put_to_the_text_counts() -> None:
         for i in range(4)
         for word, label in (("yes", "entailed"), ("no", "contradicted"))
     ]
-    (row,) = rows(task("pair_classification"), objective_for("pair_classification", train), [(train, train)])
+    _, row = rows(task("pair_classification"), objective_for("pair_classification", train), [(train, train)])
     assert row["metrics"]["accuracy"] == 1.0
 
 
@@ -79,18 +123,29 @@ def test_first_words_are_as_many_as_targets_have() -> None:
 def test_the_nearest_text_lends_its_target() -> None:
     train = [written("a lease of land", "Lease."), written("a loan of money", "Loan.")]
     assert nearest_text(train, [written("money as a loan", ""), written("land to lease", "")]) == ["Loan.", "Lease."]
-    seq = objective_for("seq2seq_generation", train)
-    found = {row["arm"]: row["metrics"]["rouge_l"] for row in rows(task("seq2seq_generation"), seq, [(train, train)])}
+    found = reached("seq2seq_generation", train, train)
     assert found["nearest text"] == pytest.approx(1.0)
     assert found["agreed text"] == pytest.approx(1.0)
     assert found["first words"] < 0.9
 
 
+def test_what_is_put_to_a_text_is_written_behind_the_commonest_beginning() -> None:
+    train = [
+        Example(id="a", text="A fox ran.", second="a fox", target="Who ran?"),
+        Example(id="b", text="It sang.", second="a crow", target="Who sang?"),
+        Example(id="c", text="It rained.", second="rain", target="What fell?"),
+    ]
+    assert given_words(train, [Example(id="d", text="It slept.", second="a cat")]) == ["Who a cat"]
+    assert set(reached("seq2seq_generation", train, train)) == set(SYSTEMS["seq2seq_generation"])
+    alone = [written("a lease of land", "Lease."), written("a loan of money", "Loan.")]
+    assert "given words" not in reached("seq2seq_generation", alone, alone)
+
+
 def test_folds_are_scored_together() -> None:
     train, test = labelled(6), labelled(2, first=6)
     objective = objective_for("sequence_classification", train)
-    (row,) = rows(task("sequence_classification"), objective, [(train, test), (test, train)])
+    _, row = rows(task("sequence_classification"), objective, [(train, test), (test, train)])
     assert row["metrics"]["accuracy"] == 1.0
     swapped = [Example(id=e.id, text=e.text, label={"rise": "fall", "fall": "rise"}[str(e.label)]) for e in test]
-    (half,) = rows(task("sequence_classification"), objective, [(train, test), (train, swapped)])
+    _, half = rows(task("sequence_classification"), objective, [(train, test), (train, swapped)])
     assert half["metrics"]["accuracy"] == 0.5

@@ -110,7 +110,7 @@ def test_a_run_folder_holds_all_that_was_made_and_all_it_was_made_from(whole: Pa
     assert manifest["coverage"]["kind"]["texts_linked"] == 1.0
     tasks = json.loads((whole / "metrics.json").read_text(encoding="utf-8"))["tasks"]
     assert {name: set(task["arms"]) for name, task in tasks.items()} == {
-        "kind": {*ARMS, "tf-idf"},
+        "kind": {*ARMS, "majority", "tf-idf"},
         "names": set(ARMS),
     }
     assert {file.name for file in (whole / "plots").iterdir()} >= {"scores.png", "kind-loss.png", "names-loss.png"}
@@ -156,7 +156,7 @@ def test_the_stages_one_by_one_do_what_all_do(whole: Path, folder: Path, tmp_pat
 def test_seeds_and_arms_that_come_later_are_trained_as_if_they_had_been_there(whole: Path, folder: Path) -> None:
     run = folder / "later"
     assert main([str(folder / "tiny.toml"), "--run", str(run), "--arms", "plain"]) == 0
-    assert set(scores(run)["tasks"]["kind"]["arms"]) == {"plain", "tf-idf"}
+    assert set(scores(run)["tasks"]["kind"]["arms"]) == {"plain", "majority", "tf-idf"}
     before = trained(run)
     assert main([str(folder / "tiny.toml"), "--run", str(run)]) == 0
     assert {file: time for file, time in trained(run).items() if file in before} == before
@@ -235,7 +235,7 @@ def test_every_arm_is_taught_trained_and_reported(folder: Path, tmp_path: Path) 
     arms = get_args(Arm)
     assert main(["evaluate", str(file), "--run", str(tmp_path / "run"), "--arms", *arms]) == 0
     task = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["tasks"]["kind"]
-    assert set(task["arms"]) == {*arms, "tf-idf"}
+    assert set(task["arms"]) == {*arms, "majority", "tf-idf"}
     assert set(task["gain"]["over"]) == set(arms) - {"fused"}
     tables = {arm: arm_table(tmp_path / "run", arm) for arm in arms}
     assert {arm for arm, table in tables.items() if table is None} == {"plain", "text"}
