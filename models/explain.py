@@ -153,10 +153,10 @@ def _said(answer: "Answer") -> str:
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{task}: {said}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}}
 table{{border-collapse:collapse}}
 td,th{{text-align:left;vertical-align:top;padding:.3rem .8rem;border-top:1px solid #ccc}}
-mark{{border-radius:3px;padding:0 2px}}</style></head>
+td:last-child{{font-size:.85rem}}mark{{border-radius:3px;padding:0 2px}}</style></head>
 <body><h1>{task}: {said}</h1><p>Without knowledge: {without}. All knowledge together: {influence}</p>
 {body}{table}{words}</body></html>
 """

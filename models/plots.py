@@ -13,7 +13,7 @@ def draw_scores(tasks: Mapping[str, Mapping[str, Any]], file: Path) -> None:
     """Mean of the main metric of each arm with its deviation, one group a task, and every seed as a dot."""
     most = max((len(summary["arms"]) for summary in tasks.values()), default=1)
     figure, axes = _figure(1.6 + 0.65 * most * len(tasks), 3.6)
-    low, named, width = 1.0, set[str](), 0.8 / most
+    named, width = set[str](), 0.8 / most
     for group, (_, summary) in enumerate(tasks.items()):
         metric = summary["main_metric"]
         for offset, (arm, values) in enumerate((arm, v) for arm, v in summary["arms"].items() if metric in v["mean"]):
@@ -21,12 +21,12 @@ def draw_scores(tasks: Mapping[str, Mapping[str, Any]], file: Path) -> None:
             mean, deviation = values["mean"][metric], values["deviation"][metric]
             label = None if arm in named else arm
             named.add(arm)
-            axes.bar(x, mean, 0.9 * width, yerr=deviation, color=COLOURS[arm], label=label)
+            axes.errorbar(x, mean, deviation, fmt="_", color=COLOURS[arm], label=label, ms=20, mew=3, capsize=4)
             seeds = [seed[metric] for seed in values["seeds"].values()]
             axes.plot([x] * len(seeds), seeds, ".", color="black", markersize=4)
-            low = min(low, *seeds)
     axes.set_xticks(range(len(tasks)), [f"{task}\n{summary['main_metric']}" for task, summary in tasks.items()])
-    axes.set_ylim(max(0.0, low - 0.1), 1.0)
+    axes.set_xlim(-0.5, len(tasks) - 0.5)
+    axes.grid(axis="y", alpha=0.3)
     axes.set_title("Test score by arm: mean, deviation, seeds")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.savefig(file)
