@@ -29,6 +29,8 @@ class Training:
     """Tokens a text; longer ones are cut."""
     save_steps: int = 200
     """Steps between checkpoints, and so what a killed training has to do again at most."""
+    attention_dropout: bool = True
+    """Attention weights are dropped as the base has it. Without that PyTorch's fused kernel serves on a CPU."""
     freeze_embeddings: bool = True
     """Word embeddings stay as they are: halves a step at 32 tokens."""
     frozen_layers: int = 0

@@ -14,7 +14,7 @@ from transformers import set_seed
 from kg.errors import ConfigError
 from kg.linking import Linker
 from models.arms import WITHOUT_KNOWLEDGE, Arm
-from models.base import load_base, load_tokenizer
+from models.base import load_base, load_tokenizer, without_attention_dropout
 from models.batch import KnowledgeEncoder
 from models.entity_table import EntityTable
 from models.recipe import Recipe, load_recipe
@@ -61,6 +61,8 @@ def build_model(
     The base and its head are made first, under ``seed``, so that every arm begins with the same head.
     ``warm_start`` is a saved model whose weights of the same name and shape are taken over.
     """
+    if not training.attention_dropout:
+        options |= without_attention_dropout(recipe.base)
     set_seed(seed)
     if table is None:
         model: nn.Module = load_base(recipe.base, auto_class, **options)

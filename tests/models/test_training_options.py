@@ -18,15 +18,16 @@ from transformers import AutoModelForSequenceClassification, BertModel
 
 from kg.errors import ConfigError
 from kg.settings import Settings
-from models.base import load_base
+from models.base import attention_written_out, load_base
 from models.batch import KnowledgeCollator, KnowledgeEncoder
 from models.entity_table import FIRST, EntityTable
 from models.examples import Example
 from models.kgbert import KGBertForSequenceClassification
 from models.lora import linear_layers, low_rank
+from models.objectives import KINDS
 from models.recipe import Graph, Recipe, Task, load_settings
 from models.run import Run
-from models.stages.arms import is_fresh
+from models.stages.arms import build_model, is_fresh
 from models.stages.finetune import train_task
 from models.stages.found import FOUND, searched
 from models.stages.search import search
@@ -35,6 +36,7 @@ from models.stopping import KeepBest
 from models.trainer import fit
 from models.training import Training
 from tests.builders import COMPANIES, tiny_snapshot
+from tests.models.families import tiny_language_model
 from tests.models.tiny import FUSION, TABLE, answer, open_gates, tiny_base, tiny_encoder
 
 TRAINING = Training(
@@ -132,6 +134,44 @@ def train(
     return fit(
         model, features, collate, training, seed=0, folder=folder, is_fresh=is_fresh, callbacks=list(callbacks)
     ).losses
+
+
+NO_OTHER_DROPOUT = {
+    "bert": {"hidden_dropout_prob": 0.0},
+    "roberta": {"hidden_dropout_prob": 0.0},
+    "albert": {"hidden_dropout_prob": 0.0, "classifier_dropout_prob": 0.0},
+    "gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [*((family, "sequence_classification") for family in NO_OTHER_DROPOUT), ("bert", "seq2seq_generation")],
+)
+def test_attention_is_trained_without_dropout_where_asked(family: str, kind: str, run: Run, tmp_path: Path) -> None:
+    recipe = replace(run.recipe, base=tiny_language_model(family, tmp_path / family))
+    objective = KINDS[kind]
+    asked = {"input_ids": torch.arange(20, 44).reshape(2, 12), "attention_mask": torch.ones(2, 12, dtype=torch.long)}
+    if kind == "seq2seq_generation":
+        asked["decoder_input_ids"] = asked["input_ids"]
+    else:
+        asked["input_ids"][:, -1] = 0
+    differ = {}
+    for drops in (True, False):
+        model = build_model(
+            recipe,
+            None,
+            auto_class=objective.auto_class,
+            kgbert_class=objective.kgbert_class,
+            seed=0,
+            warm_start=None,
+            training=replace(TRAINING, attention_dropout=drops),
+            **NO_OTHER_DROPOUT[family],
+        ).train()
+        with attention_written_out(model):
+            first, again = (model(**asked).logits for _ in range(2))
+        differ[drops] = not torch.equal(first, again)
+    assert differ == {True: True, False: False}
 
 
 class Scores:
