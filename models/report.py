@@ -1,29 +1,25 @@
-"""What a run has to say: metrics.json, a table on the terminal, plots and a model card."""
+"""What a run has to say: metrics.json, a table on the terminal, plots and a model card (``models.card``)."""
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
 from models.arms import BASELINES
-from models.objectives import METRICS, UNSCALED
+from models.card import checks_of, model_card, table_of
+from models.objectives import METRICS
 from models.plots import draw_confusion, draw_curve, draw_losses, draw_reliability, draw_scores
-from models.proof import SMALLEST_SLICE, Counts, Verdict, judge, labels_needed, mean_and_deviation, score
+from models.proof import Check, Counts, Verdict, judge, labels_needed, mean_and_deviation, score
 from models.rerank.confidence import expected_error, reliability
 from models.run import Run, aside, write_json, write_text
 
 Results = Sequence[Mapping[str, Any]]
 RELIABILITY_BINS = 10
-RESTRICTED = re.compile(r"\bNC\b|non-?commercial|research", re.IGNORECASE)
-"""What a licence says that forbids a product."""
 
 
 def write_report(run: Run, results: Results) -> None:
@@ -70,6 +66,7 @@ def summarise(task: str, arms: Mapping[str, Results]) -> dict[str, Any]:
     corrupted = _mean_of([result.get("corrupted") or {} for result in trained.get("fused", ())])
     shared = {arm: arm_counts[: len(one)] for arm, arm_counts in counts.items()}
     verdict = judge(task, shared, linked=linked, seen=seen, corrupted=corrupted)
+    rows, main = {arm: _arm(results) for arm, results in arms.items()}, one[0]["main_metric"]
     every = np.ones((len(one), 1), dtype=bool)
     slices = {
         "linked": linked & every,
@@ -78,11 +75,11 @@ def summarise(task: str, arms: Mapping[str, Results]) -> dict[str, Any]:
         "linked, unseen": linked & ~seen,
     }
     return {
-        "main_metric": one[0]["main_metric"],
+        "main_metric": main,
         "shots": one[0].get("shots"),
         "test_examples": len(linked),
         "test_examples_linked": int(linked.sum()),
-        "arms": {arm: _arm(results) for arm, results in arms.items()},
+        "arms": rows,
         "slices": {
             name: {arm: _spread(score(arm_counts * kept[..., None])) for arm, arm_counts in shared.items()}
             for name, kept in slices.items()
@@ -92,6 +89,7 @@ def summarise(task: str, arms: Mapping[str, Results]) -> dict[str, Any]:
         "corrupted": corrupted,
         "calibration_error": {arm: _calibration(results) for arm, results in trained.items()},
         "gain": _gain(verdict),
+        "over_trivial": _over_trivial({arm: row["mean"][main] for arm, row in rows.items()}),
         "conclusion": verdict.sentence if verdict else "Only one arm was run: there is nothing to compare it with.",
     }
 
@@ -152,101 +150,16 @@ def _saved(scores: Mapping[str, Mapping[int, float]]) -> str:
     return "; ".join(said) + "."
 
 
-def checks_of(summary: Mapping[str, Any]) -> list[str]:
-    """A line for each bound that harmless knowledge keeps."""
-    return [
-        f"{'kept' if check['kept'] else 'NOT kept'}: {check['name']} {check['points']:+.1f} points ({check['bound']})"
-        for check in summary["gain"].get("checks", ())
-    ]
-
-
-def table_of(task: str, summary: Mapping[str, Any]) -> Table:
-    """Arms by metrics, mean ± deviation in points; what an F1 is made of is in ``metrics.json``."""
-    metrics = [
-        name for name in next(iter(summary["arms"].values()))["mean"] if name not in ("precision", "recall", *UNSCALED)
-    ]
-    table = Table(title=f"{task} ({summary['test_examples']} test examples, {summary['test_examples_linked']} linked)")
-    table.add_column("arm")
-    for metric in metrics:
-        table.add_column(metric, justify="right")
-    slices = {
-        name: part
-        for name, part in summary["slices"].items()
-        if "," not in name or summary["slice_examples"][name] >= SMALLEST_SLICE
-    }
-    for name in slices:
-        table.add_column(f"{summary['main_metric']}, {name}", justify="right")
-    for arm, values in summary["arms"].items():
-        row = [_points(values["mean"].get(metric), values["deviation"].get(metric)) for metric in metrics]
-        row += [_points(part.get(arm, {}).get("mean"), part.get(arm, {}).get("deviation")) for part in slices.values()]
-        table.add_row(arm, *row)
-    return table
-
-
-def model_card(run: Run, tasks: Mapping[str, Mapping[str, Any]], curves: Mapping[str, Any] | None = None) -> str:
-    """The run's README: what it is, what it was trained on, what it reached, what it must not be trusted with."""
-    manifest, recipe = run.manifest, run.recipe
-    counts, read = manifest["snapshot"]["counts"], manifest["snapshot"]["sources"]
-    sources = ", ".join(f"{source['id']} {source.get('release', '')}".strip() for source in read)
-    bans = manifest["stages"].get("gnn", {}).get("bans", [])
-    licences = manifest.get("licences", {})
-    banned = ", ".join(f"{row['relation']} ({row['why']}; {row['edges']:,} edges)" for row in bans) or "none"
-    lines = [
-        f"# {recipe.name}: a fused model",
-        "",
-        recipe.summary,
-        "",
-        f"- Base model: `{recipe.base}`; knowledge attention after layers {list(recipe.fusion.layers)}.",
-        f"- Graph: snapshot `{manifest['snapshot']['hash'][:16]}`, {counts['entities']:,} entities, "
-        f"{counts['triples']:,} triples, from {sources}.",
-        f"- Kept from the model because it would give labels away: {banned}.",
-        "",
-    ]
-    for task, summary in tasks.items():
-        lines += [f"## {task}", "", *_markdown(table_of(task, summary)), "", f"**{summary['conclusion']}**", ""]
-        lines += [*(f"- {line}" for line in checks_of(summary)), ""]
-        if (error := summary["calibration_error"].get("fused")) is not None:
-            lines += [f"Expected calibration error of the fused model: {error:.3f}.", ""]
-            lines += [f"![reliability](plots/{task}-reliability.png)", ""]
-        coverage = manifest.get("coverage", {}).get(task.removesuffix(f"-{summary['shots']}"))
-        if coverage:
-            lines += [
-                f"Coverage: {coverage['texts_linked']:.0%} of {coverage['texts']} test texts have a linked entity; "
-                f"{coverage['mentions_seen_in_training']:.0%} of the linked mentions were seen in training.",
-                "",
-            ]
-    for name, curve in (curves or {}).items():
-        lines += [f"## {name}: labels saved", "", f"![labels](plots/{name}-labels.png)", "", curve["conclusion"], ""]
-    lines += ["![scores](plots/scores.png)", "", "## Limits", "", recipe.limits or "None recorded.", ""]
-    lines += [
-        "## Data and licences",
-        "",
-        *(
-            f"- `{Path(path).name}` ({licences.get(path, 'unknown')}) sha256 `{digest}`"
-            for path, digest in manifest["data"].items()
-        ),
-        "",
-        *licence_stamp(licences, manifest["data"]),
-        "",
-    ]
-    lines += [
-        "## Made with",
-        "",
-        ", ".join(f"{name} {number}" for name, number in manifest["packages"].items())
-        + f", Python {manifest['python']}, {manifest['machine']}, revision {manifest['git_revision'] or 'unknown'}.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def licence_stamp(licences: Mapping[str, str], data: Mapping[str, str]) -> list[str]:
-    """What may be done with a model is bounded by all that it was trained on."""
-    restricted = sorted(Path(path).name for path in data if RESTRICTED.search(licences.get(path, "")))
-    unknown = sorted(Path(path).name for path in data if licences.get(path, "unknown") == "unknown")
-    return [
-        *([f"**Not for commercial use: {', '.join(restricted)}.**"] if restricted else []),
-        *([f"**Ask before use: no licence is known of {', '.join(unknown)}.**"] if unknown else []),
-    ]
+def _over_trivial(means: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The fused model, or the first there is, against the best trivial system; nothing where none fits the task."""
+    trivial = {arm: mean for arm, mean in means.items() if arm in BASELINES}
+    if not trivial:
+        return []
+    best = max(trivial, key=trivial.__getitem__)
+    arm = "fused" if "fused" in means else next(arm for arm in means if arm not in BASELINES)
+    points = 100 * (means[arm] - trivial[best])
+    name = f"{arm} against {best}, the best trivial system"
+    return [asdict(Check(name=name, points=points, bound="more than 0", kept=points > 0))]
 
 
 def _arm(results: Results) -> dict[str, Any]:
@@ -285,19 +198,3 @@ def _gain(verdict: Verdict | None) -> dict[str, Any]:
     }
     checks = [asdict(check) for check in verdict.checks]
     return {"helps": verdict.helps, "slice": verdict.slice, "over": over, "checks": checks}
-
-
-def _points(mean: float | None, deviation: float | None) -> str:
-    if mean is None:
-        return "–"
-    return f"{100 * mean:.1f}" if deviation is None else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
-
-
-def _markdown(table: Table) -> list[str]:
-    header = [str(column.header) for column in table.columns]
-    rows = zip(*(column.cells for column in table.columns), strict=True)
-    return [
-        "| " + " | ".join(header) + " |",
-        "|" + "---|" * len(header),
-        *("| " + " | ".join(str(cell) for cell in row) + " |" for row in rows),
-    ]

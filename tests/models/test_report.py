@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.card import checks_of, model_card, table_of
 from models.objectives import METRICS
 from models.plots import draw_scores
-from models.report import model_card, summarise, table_of, write_report
+from models.report import summarise, write_report
 from models.run import Run
 from tests.models.test_run import recipe
 
@@ -118,6 +119,7 @@ def test_a_report_is_figures_plots_and_a_card(tmp_path: Path, capsys: pytest.Cap
         "corrupted",
         "calibration_error",
         "gain",
+        "over_trivial",
         "conclusion",
     }
     assert (one["main_metric"], one["test_examples"], one["test_examples_linked"]) == ("accuracy", 60, 40)
@@ -216,6 +218,18 @@ def test_the_card_says_what_it_rests_on(tmp_path: Path) -> None:
     ):
         assert said in card
     assert (run.path / "plots" / "scores.png").is_file()
+
+
+def test_a_model_that_a_trivial_system_beats_is_told_so() -> None:
+    def reached(arm: str, accuracy: float) -> list[dict[str, Any]]:
+        return [{**result(arm, 0, accuracy), "metrics": {"accuracy": accuracy}}]
+
+    above = summarise("one", {"plain": reached("plain", 0.3), "fused": reached("fused", 0.9), "tf-idf": [tf_idf()]})
+    assert checks_of(above)[0] == "kept: fused against tf-idf, the best trivial system +50.0 points (more than 0)"
+    majority = {**tf_idf(), "arm": "majority", "metrics": {"accuracy": 0.2, "macro_f1": 0.1}}
+    below = summarise("one", {"plain": reached("plain", 0.3), "majority": [majority], "tf-idf": [tf_idf()]})
+    assert checks_of(below) == ["NOT kept: plain against tf-idf, the best trivial system -10.0 points (more than 0)"]
+    assert checks_of(summarise("one", {"plain": reached("plain", 0.3)})) == []
 
 
 def test_one_arm_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
