@@ -109,35 +109,39 @@ class KnowledgeEncoder:
         offsets = [(s + start, e + start) if e > s else (0, 0) for s, e in tokens["offset_mapping"]]
         return {**self._feature(tokens["input_ids"], offsets, links), "offsets": offsets}
 
-    def encode_pairs(
-        self, pairs: Sequence[tuple[str, str]], *, question_first: bool = False
-    ) -> list[list[dict[str, Any]]]:
-        """Features of each text with what is put to it, with ``offsets`` in both joined by a line end.
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]], *, windows: bool = False) -> list[list[dict[str, Any]]]:
+        """Features of what is put to each text and then the text, with ``offsets`` in text and second joined by a line
+        end.
 
         Args:
-            question_first: the second stands before the text, as models that answer questions have learned it, and a
-                text that is too long is read in windows that share a quarter; else both are cut, and it is one.
+            windows: a text that is too long is read in windows that share a quarter; else the longer side is cut.
         """
         joined = zip(*(self.linker.link_batch([pair[side] for pair in pairs]) for side in (0, 1)), strict=True)
         return [
-            self.encode_pair(text, second, [*links, *shifted(behind, len(text) + 1)], question_first=question_first)
+            self.encode_pair(
+                text, second, [*links, *shifted(behind, len(text) + 1)], second_first=True, windows=windows
+            )
             for (text, second), (links, behind) in zip(pairs, joined, strict=True)
         ]
 
     def encode_pair(
-        self, text: str, second: str, links: Sequence[Link], *, question_first: bool = False
+        self, text: str, second: str, links: Sequence[Link], *, second_first: bool = False, windows: bool = False
     ) -> list[dict[str, Any]]:
-        """As ``encode_pairs`` for one whose links are known."""
+        """As ``encode_pairs`` for one whose links are known.
+
+        Args:
+            second_first: what is put to a text stands before it, always in the same place, or behind it.
+        """
         how: dict[str, Any] = {"truncation": "longest_first"}
-        given = (text, second)
-        if question_first:
+        given = (second, text) if second_first else (text, second)
+        if windows:
             offsets = self.tokenizer(second, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
             asked = min(len(offsets), self.max_length // 2)
             given = (second[: offsets[asked - 1][1]] if asked else "", text)
             room = self.max_length - asked - self.tokenizer.num_special_tokens_to_add(pair=True)
             how = {"truncation": "only_second", "stride": room // 4, "return_overflowing_tokens": True}
         tokens = self.tokenizer([given], max_length=self.max_length, return_offsets_mapping=True, **how)
-        features, moved = [], ((len(text) + 1, 0) if question_first else (0, len(text) + 1))
+        features, moved = [], ((len(text) + 1, 0) if second_first else (0, len(text) + 1))
         for window, ids in enumerate(tokens["input_ids"]):
             sides = tokens.sequence_ids(window)
             places = [

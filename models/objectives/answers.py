@@ -45,7 +45,7 @@ class QuestionAnswering(Objective):
         return {}
 
     def encode(self, examples: Sequence[Example], encoder: KnowledgeEncoder) -> list[dict[str, Any]]:
-        windows = encoder.encode_pairs([(example.text, example.second) for example in examples], question_first=True)
+        windows = encoder.encode_pairs([(example.text, example.second) for example in examples], windows=True)
         return [
             {**feature, ANSWER: _place(feature["offsets"], example), "example": number}
             for number, (example, features) in enumerate(zip(examples, windows, strict=True))

@@ -59,7 +59,11 @@ class SequenceClassification(Objective):
 
 @dataclass(frozen=True)
 class PairClassification(SequenceClassification):
-    """One label for a text and what is put to it: inference, paraphrase, a question answered yes, no or maybe."""
+    """One label for a text and what is put to it: inference, paraphrase, a question answered yes, no or maybe.
+
+    What is put to the text is read first: behind texts of 200 tokens, at another place each time, MiniLM learnt nothing
+    of ContractNLI's hypotheses in 400 steps.
+    """
 
     needs: ClassVar[tuple[str, ...]] = ("label", "second")
     pairs: ClassVar[bool] = True

@@ -292,7 +292,7 @@ def test_a_long_text_is_read_in_windows_and_each_knows_its_answer(encoder: Knowl
 
 
 def test_a_question_longer_than_a_window_is_cut(encoder: KnowledgeEncoder) -> None:
-    (feature,) = encoder.encode_pair("Acme Bank.", "who " * 100, [], question_first=True)
+    (feature,) = encoder.encode_pair("Acme Bank.", "who " * 100, [], second_first=True, windows=True)
     assert len(feature["input_ids"]) <= encoder.max_length
     assert "acme" in encoder.tokenizer.decode(feature["input_ids"])
 
@@ -305,7 +305,9 @@ def test_mentions_of_a_pair_are_found_on_both_sides(encoder: KnowledgeEncoder) -
         for number in (1, 2)
     ]
     assert ["".join(words).replace("##", "") for words in covered] == ["acmebank", "corvusfund"]
-    assert feature["token_type_ids"][pieces.index("fund")] == 1
+    of_text, of_second = (pieces.index(words[0]) for words in covered)
+    assert of_second < of_text
+    assert [feature["token_type_ids"][place] for place in (of_second, of_text)] == [0, 1]
 
 
 def test_what_is_written_is_scored_by_words_and_signs() -> None:
