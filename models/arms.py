@@ -13,6 +13,7 @@ CONTROLS: tuple[Arm, ...] = ("plain", "null", "shuffled-alike", "shuffled", "ran
 BASELINES = (
     "majority",
     "tf-idf",
+    "hypothesis only",
     "no answer",
     "nearest sentence",
     "nearest choice",

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -72,8 +73,14 @@ def tf_idf_label(train: Sequence[Example], test: Sequence[Example]) -> list[Any]
     return _told(model, list(map(_text, train)), [str(example.label) for example in train], list(map(_text, test)))
 
 
+def hypothesis_only(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """The same from what is put to the text, whatever the text says (arXiv 1805.01042)."""
+    known, asked = ([replace(example, text=example.second, second="") for example in part] for part in (train, test))
+    return tf_idf_label(known, asked)
+
+
 def tf_idf_labels(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
-    """The same for each label by itself."""
+    """As ``tf_idf_label``, for each label by itself."""
     words = _words()
     known, asked = words.fit_transform(list(map(_text, train))), words.transform(list(map(_text, test)))
     given: list[list[str]] = [[] for _ in test]
@@ -184,7 +191,7 @@ _OF_TEXTS: Mapping[str, Answers] = {
 SYSTEMS: Mapping[str, Mapping[str, Answers]] = {
     "sequence_classification": _OF_LABELS,
     "multi_label_classification": {"majority": majority_labels, "tf-idf": tf_idf_labels},
-    "pair_classification": _OF_LABELS,
+    "pair_classification": {**_OF_LABELS, "hypothesis only": hypothesis_only},
     "relation_classification": _OF_LABELS,
     "token_classification": {"tf-idf": tf_idf_tags},
     "regression": {"tf-idf": tf_idf_value},

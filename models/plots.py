@@ -112,6 +112,7 @@ COLOURS = {
     "text": "#2ca02c",
     "majority": "#dbdb8d",
     "tf-idf": "#bcbd22",
+    "hypothesis only": "#17becf",
     "no answer": "#bcbd22",
     "nearest sentence": "#dbdb8d",
     "nearest choice": "#bcbd22",

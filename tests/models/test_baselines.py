@@ -89,8 +89,16 @@ def test_what_is_put_to_the_text_counts() -> None:
         for i in range(4)
         for word, label in (("yes", "entailed"), ("no", "contradicted"))
     ]
-    _, row = rows(task("pair_classification"), objective_for("pair_classification", train), [(train, train)])
-    assert row["metrics"]["accuracy"] == 1.0
+    assert reached("pair_classification", train, train)["tf-idf"] == 1.0
+
+
+def test_what_is_put_to_the_text_may_give_the_label_away() -> None:
+    def pair(text: str, second: str, label: str) -> Example:
+        return Example(id=f"{text}{second}", text=text, second=second, label=label)
+
+    train = [pair(f"contract {i}", *said) for i in range(4) for said in (("it ends", "yes"), ("it sings", "no"))]
+    test = [pair("it sings", "it ends", "yes"), pair("it ends", "it sings", "no"), pair("a song", "it sings", "yes")]
+    assert reached("pair_classification", train, test)["hypothesis only"] == pytest.approx(2 / 3)
 
 
 def test_a_word_is_tagged_by_its_letters_and_by_those_beside_it() -> None:
