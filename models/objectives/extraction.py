@@ -58,12 +58,19 @@ class ExtractiveSummary(Objective):
         return features
 
     def passages(self, text: str, links: Sequence[Link], encoder: KnowledgeEncoder) -> list[dict[str, Any]]:
-        """Features of as many sentences each as the model reads at once."""
+        """Features of as many sentences each as the model reads at once, with a mark before the first of a line.
+
+        A tokenizer takes the end of a line for a blank, but the first sentence of a paragraph says most of it.
+        """
         spans = _spans(text)
+        lines = {spans[0][0], *(start for (_, end), (start, _) in pairwise(spans) if "\n" in text[end:start])}
+        mark = encoder.tokenizer.sep_token_id or encoder.tokenizer.eos_token_id
         tokens = encoder.tokenizer([text[start:end] for start, end in spans], add_special_tokens=False)["input_ids"]
         room = encoder.max_length - encoder.tokenizer.num_special_tokens_to_add()
         first, used, passages = 0, 0, []
-        for number, count in enumerate(map(len, tokens)):
+        for number, count in enumerate(
+            len(own) + (start in lines) for own, (start, _) in zip(tokens, spans, strict=True)
+        ):
             if used and used + count > room:
                 passages.append((first, number))
                 first, used = number, 0
@@ -73,6 +80,7 @@ class ExtractiveSummary(Objective):
         features = []
         for first, last in passages:
             feature = encoder.encode_linked(text, links, start=starts[first], end=spans[last - 1][1])
+            feature = _marked(feature, lines, mark, encoder.max_length)
             within = [bisect_right(starts, start) - 1 if end > start else -1 for start, end in feature["offsets"]]
             features.append({**feature, SENTENCES: within})
         return features
@@ -131,6 +139,22 @@ class ExtractiveSummary(Objective):
         places = [place for of_sentence in asked.values() for place in of_sentence]
         positions = ([part for part, _ in places], [token for _, token in places], [1] * len(places))
         return Reading(said=_joined(text, chosen.values()), spans=tuple(spans), asked=positions, probabilities={})
+
+
+def _marked(feature: Mapping[str, Any], starts: Collection[int], mark: int, max_length: int) -> dict[str, Any]:
+    """The feature with ``mark`` before each token that begins at one of ``starts``; what is too long then is cut."""
+    order, left = list[int | None](), set(starts)
+    for place, (start, end) in enumerate(feature["offsets"]):
+        if end > start and start in left:
+            left.remove(start)
+            order.append(None)
+        order.append(place)
+    del order[max_length - 1 : -1]
+    blanks = {"input_ids": mark, "attention_mask": 1, "offsets": (0, 0), "token_mentions": 0}
+    return {
+        **feature,
+        **{key: [blank if place is None else feature[key][place] for place in order] for key, blank in blanks.items()},
+    }
 
 
 def _joined(text: str, spans: Iterable[tuple[int, int]]) -> str:

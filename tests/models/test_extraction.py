@@ -20,7 +20,7 @@ TEXT = "Prices rose.\nAcme Bank, e.g. Mr. Smith, sold shares. Borealis Insurance
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeEncoder:
-    return tiny_encoder(tmp_path_factory.mktemp("extraction"), max_length=20)
+    return tiny_encoder(tmp_path_factory.mktemp("extraction"), max_length=22)
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,19 @@ def test_a_long_text_is_read_in_passages_of_sentences(encoder: KnowledgeEncoder,
     parts = objective.passages(TEXT, links, encoder)
     assert [sorted(set(part[SENTENCES]) - {-1}) for part in parts] == [[0, 1], [2, 3]]
     for part in parts:
+        assert len(part["input_ids"]) == len(part["attention_mask"]) == len(part["token_mentions"])
         assert len(part["input_ids"]) == len(part[SENTENCES]) <= encoder.max_length
         for (start, end), sentence in zip(part["offsets"], part[SENTENCES], strict=True):
             if sentence >= 0:
                 first, last = list(sentence_spans(TEXT))[sentence]
                 assert first <= start < end <= last
     assert [links[part["mention_links"][0]].text for part in parts] == ["Acme Bank", "Borealis Insurance"]
+    pieces = [encoder.tokenizer.convert_ids_to_tokens(part["input_ids"]) for part in parts]
+    begun = [
+        [TEXT[part["offsets"][i + 1][0] :].split()[0] for i, piece in enumerate(said[:-1]) if piece == "[SEP]"]
+        for part, said in zip(parts, pieces, strict=True)
+    ]
+    assert begun == [["Prices", "Acme"], []]  # the lines that begin there
     one = "word " * 50
     (long,) = objective.passages(one, [], encoder)  # a sentence that is longer than what is read is cut
     assert len(long["input_ids"]) == encoder.max_length
