@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, TypeAlias
+
+import numpy as np
 
 from kg.errors import InputError
 
@@ -56,6 +58,24 @@ class Example:
 def whole(example: Example) -> str:
     """A text with what is put to it."""
     return f"{example.text}\n{example.second}" if example.second else example.text
+
+
+Lengths: TypeAlias = tuple[float, float, int, int]
+"""Words of a target whose text has none, more for each word of its text, and the fewest and most of any target."""
+
+
+def lengths_of(examples: Sequence[Example]) -> Lengths:
+    """How long targets are for their texts, by least squares."""
+    texts, targets = np.array([[len(one.text.split()), len(one.target.split())] for one in examples], dtype=float).T
+    spread = float(texts.var())
+    share = float(((texts - texts.mean()) * targets).mean()) / spread if spread else 0.0
+    return float(targets.mean() - share * texts.mean()), share, int(targets.min()), int(targets.max())
+
+
+def target_words(text: str, lengths: Lengths) -> int:
+    """Words that a target of this text is expected to have."""
+    least, share, fewest, most = lengths
+    return min(max(round(least + share * len(text.split())), fewest), most)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from transformers import AutoModelForTokenClassification
 from kg.types import Link
 from models.batch import IGNORED, PARTS, KnowledgeEncoder
 from models.cleaning import sentence_spans
-from models.examples import Example
+from models.examples import Example, Lengths, lengths_of, target_words
 from models.kgbert import KGBertForTokenClassification
 from models.objectives.generation import scored_texts
 from models.objectives.objective import Objective, Reading, Scored, Span
@@ -33,8 +33,8 @@ class ExtractiveSummary(Objective):
     together share most with the target, chosen one after another (SummaRuNNer, arXiv 1611.04230).
     """
 
-    length: int = 0
-    """Words that a training target has on average: when the sentences have as many, no more are said."""
+    lengths: Lengths = (0.0, 0.0, 0, 0)
+    """How long the training targets are: when the sentences have as many words, no more are said."""
 
     main_metric: ClassVar[str] = "rouge_l"
     auto_class: ClassVar[Any] = AutoModelForTokenClassification
@@ -44,8 +44,7 @@ class ExtractiveSummary(Objective):
 
     @classmethod
     def of(cls, train: Sequence[Example], everything: Sequence[Example], **options: Any) -> Objective:
-        words = [len(example.target.split()) for example in train]
-        return cls(("left out", "said"), length=round(sum(words) / len(words)))
+        return cls(("left out", "said"), lengths=lengths_of(train))
 
     def encode(self, examples: Sequence[Example], encoder: KnowledgeEncoder) -> list[dict[str, Any]]:
         features = []
@@ -105,7 +104,7 @@ class ExtractiveSummary(Objective):
         Args:
             rows: of each passage ``[seq, 2]``: scores that its tokens are left out, and said.
         """
-        spans = _spans(text)
+        spans, length = _spans(text), target_words(text, self.lengths)
         votes: dict[int, list[float]] = {}
         for row, passage in zip(rows, passages, strict=True):
             for sentence, (left_out, said) in zip(passage[SENTENCES], row.tolist(), strict=False):  # padding aside
@@ -115,7 +114,7 @@ class ExtractiveSummary(Objective):
         for sentence in sorted(votes, key=lambda one: -float(np.mean(votes[one]))):
             own = text[slice(*spans[sentence])].split()
             triples = set(zip(own, own[1:], own[2:], strict=False))
-            if words < self.length and not triples & known:
+            if words < length and not triples & known:
                 chosen.append(sentence)
                 words += len(own)
                 known |= triples

@@ -84,6 +84,19 @@ def test_the_best_sentences_are_said_in_their_order(encoder: KnowledgeEncoder, o
     assert said == "Prices rose today. Acme Bank fell."  # of four words or more; the third repeats the first
 
 
+def test_summaries_are_as_long_as_those_of_texts_as_long(encoder: KnowledgeEncoder) -> None:
+    train = [Example(id=str(n), text="word " * 10 * n, target="said " * (2 + n)) for n in (1, 2, 3, 5)]
+    made = objective_for("extractive_summarization", train)
+    assert isinstance(made, ExtractiveSummary)
+    text = "One fell. Two fell. Three rose. Four rose. Five fell. Six rose. Seven fell."
+    features = [{**part, "example": 0} for part in made.passages(text, [], encoder)]
+    outputs = [np.zeros((len(part["input_ids"]), 2), dtype=np.float32) for part in features]
+    (said,) = made.answers(outputs, features, [Example(id="a", text=text, target="x")])
+    assert len(said.split()) == 4  # 2 + 14 / 10, and a sentence is said whole
+    (most,) = made.answers(outputs, features, [Example(id="a", text=text + "\n" + "- " * 900, target="x")])
+    assert len(most.split()) <= 8  # none has more than 7
+
+
 def test_an_answer_names_its_sentences(encoder: KnowledgeEncoder, tmp_path: Path) -> None:
     objective = objective_for("extractive_summarization", [Example(id="a", text="x", target="one two three four")])
     model = KGBertForTokenClassification.from_base(tiny_base(tmp_path), TABLE, fusion=FUSION, **objective.options())
