@@ -9,9 +9,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from models.cleaning import sentence_spans
 from models.examples import Example, whole
 from models.objectives import Objective, marked
+from models.objectives.extraction import sentence_places
 from models.recipe import Task
 from models.retrieval import Memory, character_grams
 
@@ -52,6 +52,10 @@ def _words() -> TfidfVectorizer:
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
 
 
+def _regression() -> LogisticRegression:
+    return LogisticRegression(C=10.0, max_iter=1000)
+
+
 def majority_label(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """The commonest label of the training examples: what a model says that has learnt nothing of the texts."""
     return [_commonest(str(example.label) for example in train)] * len(test)
@@ -69,7 +73,7 @@ def _commonest(values: Iterable[Any]) -> Any:
 
 def tf_idf_label(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """Words and word pairs with logistic regression: on topical texts a serious rival."""
-    model = make_pipeline(_words(), LogisticRegression(C=10.0, max_iter=1000))
+    model = make_pipeline(_words(), _regression())
     return _told(model, list(map(_text, train)), [str(example.label) for example in train], list(map(_text, test)))
 
 
@@ -86,7 +90,7 @@ def tf_idf_labels(train: Sequence[Example], test: Sequence[Example]) -> list[Any
     given: list[list[str]] = [[] for _ in test]
     for label in sorted({label for example in train for label in example.labels}):
         has = [label in example.labels for example in train]
-        model = None if all(has) else LogisticRegression(C=10.0, max_iter=1000).fit(known, has)
+        model = None if all(has) else _regression().fit(known, has)
         for labels, says in zip(given, [True] * len(test) if model is None else model.predict(asked), strict=True):
             labels.extend([label] if says else [])
     return given
@@ -136,9 +140,7 @@ def no_answer(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
 
 def nearest_sentence(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """The sentence of the text that is most like the question."""
-    sentences = [
-        [example.text[start:end] for start, end in sentence_spans(example.text)] or [example.text] for example in test
-    ]
+    sentences = [[example.text[start:end] for start, end in sentence_places(example.text)] for example in test]
     return _most_like(train, [example.second for example in test], sentences)
 
 

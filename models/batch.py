@@ -131,7 +131,9 @@ class KnowledgeEncoder:
 
         Args:
             second_first: what is put to a text stands before it, always in the same place, or behind it.
+            windows: as there; what is put to the text is before each, whatever ``second_first`` says.
         """
+        second_first = second_first or windows
         how: dict[str, Any] = {"truncation": "longest_first"}
         given = (second, text) if second_first else (text, second)
         if windows:

@@ -50,7 +50,9 @@ class ExtractiveSummary(Objective):
         features = []
         linked = encoder.linker.link_batch([example.text for example in examples])
         for number, (example, links) in enumerate(zip(examples, linked, strict=True)):
-            taught = best_sentences([example.text[start:end] for start, end in _spans(example.text)], example.target)
+            taught = best_sentences(
+                [example.text[start:end] for start, end in sentence_places(example.text)], example.target
+            )
             for feature in self.passages(example.text, links, encoder):
                 labels = [IGNORED if sentence < 0 else int(sentence in taught) for sentence in feature[SENTENCES]]
                 features.append({**feature, "labels": labels, "example": number})
@@ -61,7 +63,7 @@ class ExtractiveSummary(Objective):
 
         A tokenizer takes the end of a line for a blank, but the first sentence of a paragraph says most of it.
         """
-        spans = _spans(text)
+        spans = sentence_places(text)
         lines = {spans[0][0], *(start for (_, end), (start, _) in pairwise(spans) if "\n" in text[end:start])}
         mark = encoder.tokenizer.sep_token_id or encoder.tokenizer.eos_token_id
         tokens = encoder.tokenizer([text[start:end] for start, end in spans], add_special_tokens=False)["input_ids"]
@@ -104,7 +106,7 @@ class ExtractiveSummary(Objective):
         Args:
             rows: of each passage ``[seq, 2]``: scores that its tokens are left out, and said.
         """
-        spans, length = _spans(text), target_words(text, self.lengths)
+        spans, length = sentence_places(text), target_words(text, self.lengths)
         votes: dict[int, list[float]] = {}
         for row, passage in zip(rows, passages, strict=True):
             for sentence, (left_out, said) in zip(passage[SENTENCES], row.tolist(), strict=False):  # padding aside
@@ -181,7 +183,8 @@ def best_sentences(sentences: Sequence[str], target: str) -> Collection[int]:
     return chosen
 
 
-def _spans(text: str) -> list[tuple[int, int]]:
+def sentence_places(text: str) -> list[tuple[int, int]]:
+    """``sentence_spans``, or the whole text where it has no sentence."""
     return list(sentence_spans(text)) or [(0, len(text))]
 
 
