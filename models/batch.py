@@ -118,24 +118,16 @@ class KnowledgeEncoder:
         """
         joined = zip(*(self.linker.link_batch([pair[side] for pair in pairs]) for side in (0, 1)), strict=True)
         return [
-            self.encode_pair(
-                text, second, [*links, *shifted(behind, len(text) + 1)], second_first=True, windows=windows
-            )
+            self.encode_pair(text, second, [*links, *shifted(behind, len(text) + 1)], windows=windows)
             for (text, second), (links, behind) in zip(pairs, joined, strict=True)
         ]
 
     def encode_pair(
-        self, text: str, second: str, links: Sequence[Link], *, second_first: bool = False, windows: bool = False
+        self, text: str, second: str, links: Sequence[Link], *, windows: bool = False
     ) -> list[dict[str, Any]]:
-        """As ``encode_pairs`` for one whose links are known.
-
-        Args:
-            second_first: what is put to a text stands before it, always in the same place, or behind it.
-            windows: as there; what is put to the text is before each, whatever ``second_first`` says.
-        """
-        second_first = second_first or windows
+        """As ``encode_pairs`` for one whose links are known."""
         how: dict[str, Any] = {"truncation": "longest_first"}
-        given = (second, text) if second_first else (text, second)
+        given = (second, text)  # what is put to a text is always in the same place: behind it, it is hardly learnt
         if windows:
             offsets = self.tokenizer(second, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
             asked = min(len(offsets), self.max_length // 2)
@@ -143,7 +135,7 @@ class KnowledgeEncoder:
             room = self.max_length - asked - self.tokenizer.num_special_tokens_to_add(pair=True)
             how = {"truncation": "only_second", "stride": room // 4, "return_overflowing_tokens": True}
         tokens = self.tokenizer([given], max_length=self.max_length, return_offsets_mapping=True, **how)
-        features, moved = [], ((len(text) + 1, 0) if second_first else (0, len(text) + 1))
+        features, moved = [], (len(text) + 1, 0)
         for window, ids in enumerate(tokens["input_ids"]):
             sides = tokens.sequence_ids(window)
             places = [

@@ -176,7 +176,7 @@ class Predictor:
         if not objective.pairs:
             return links, self.encoder.encode_linked(text, links)
         asks = isinstance(objective, QuestionAnswering)
-        windows = self.encoder.encode_pair(text, example.second, links, second_first=True, windows=asks)
+        windows = self.encoder.encode_pair(text, example.second, links, windows=asks)
         if len(windows) == 1:
             return links, windows[0]
         rows = objective.predict(self.model, windows, self.collate)
