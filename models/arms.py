@@ -14,6 +14,7 @@ BASELINES = (
     "majority",
     "tf-idf",
     "hypothesis only",
+    "tf-idf per hypothesis",
     "no answer",
     "nearest sentence",
     "nearest choice",

@@ -17,6 +17,8 @@ from models.retrieval import Memory, character_grams
 
 Answers = Callable[[Sequence[Example], Sequence[Example]], list[Any]]
 """``answers(train, test)``: one for each of ``test``; none at all where the examples have not what it needs."""
+OFTEN = 20
+"""Training texts of a hypothesis that can teach a model of it."""
 
 
 def rows(
@@ -81,6 +83,20 @@ def hypothesis_only(train: Sequence[Example], test: Sequence[Example]) -> list[A
     """The same from what is put to the text, whatever the text says (arXiv 1805.01042)."""
     known, asked = ([replace(example, text=example.second, second="") for example in part] for part in (train, test))
     return tf_idf_label(known, asked)
+
+
+def tf_idf_per_hypothesis(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
+    """As ``tf_idf_label`` of the text, one model a hypothesis; none where training shows one too seldom."""
+    given: list[Any] = [None] * len(test)
+    for hypothesis in {example.second for example in test}:
+        known = [replace(example, second="") for example in train if example.second == hypothesis]
+        if len(known) < OFTEN:
+            return []
+        places = [place for place, example in enumerate(test) if example.second == hypothesis]
+        labels = tf_idf_label(known, [replace(test[place], second="") for place in places])
+        for place, label in zip(places, labels, strict=True):
+            given[place] = label
+    return given
 
 
 def tf_idf_labels(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
@@ -193,7 +209,11 @@ _OF_TEXTS: Mapping[str, Answers] = {
 SYSTEMS: Mapping[str, Mapping[str, Answers]] = {
     "sequence_classification": _OF_LABELS,
     "multi_label_classification": {"majority": majority_labels, "tf-idf": tf_idf_labels},
-    "pair_classification": {**_OF_LABELS, "hypothesis only": hypothesis_only},
+    "pair_classification": {
+        **_OF_LABELS,
+        "hypothesis only": hypothesis_only,
+        "tf-idf per hypothesis": tf_idf_per_hypothesis,
+    },
     "relation_classification": _OF_LABELS,
     "token_classification": {"tf-idf": tf_idf_tags},
     "regression": {"tf-idf": tf_idf_value},

@@ -113,6 +113,7 @@ COLOURS = {
     "majority": "#dbdb8d",
     "tf-idf": "#bcbd22",
     "hypothesis only": "#17becf",
+    "tf-idf per hypothesis": "#0b6b75",
     "no answer": "#bcbd22",
     "nearest sentence": "#dbdb8d",
     "nearest choice": "#bcbd22",

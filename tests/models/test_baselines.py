@@ -101,6 +101,19 @@ def test_what_is_put_to_the_text_may_give_the_label_away() -> None:
     assert reached("pair_classification", train, test)["hypothesis only"] == pytest.approx(2 / 3)
 
 
+def test_the_same_words_may_say_other_things_of_each_hypothesis() -> None:
+    said = {"it lasts": ("yes", "no"), "it ends": ("no", "yes")}
+    train = [
+        Example(id=f"{i}{second}{text}", text=text, second=second, label=label)
+        for i in range(20)
+        for second, labels in said.items()
+        for text, label in zip(("for ever", "on Monday"), labels, strict=True)
+    ]
+    scores = reached("pair_classification", train, train[:4])
+    assert scores["tf-idf per hypothesis"] == 1.0 > scores["hypothesis only"]
+    assert "tf-idf per hypothesis" not in reached("pair_classification", train[:36], train[:4])
+
+
 def test_a_word_is_tagged_by_its_letters_and_by_those_beside_it() -> None:
     tags = ("O", "B-DRUG", "O")
     train = [Example(id=str(i), text="", words=("took", f"{i}mycin", "daily"), tags=tags) for i in range(12)]

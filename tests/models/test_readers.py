@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -157,29 +159,50 @@ def test_a_cell_of_cuad_that_is_no_list_is_named(tmp_path: Path) -> None:
         read_task("cuad_clauses", cuad(tmp_path, insurance="['"))
 
 
-def test_the_sentences_that_share_rare_words_with_a_question_are_read() -> None:
-    sentences = ["The party shall pay.", "The party may reverse engineer the product.", "The party is a party. " * 60]
-    assert law.closest(sentences, "May the party reverse engineer?") == " ".join([sentences[0], sentences[1]])
+def contracts(first: int, count: int, hypotheses: Sequence[str] = ("It ends.", "It begins.")) -> dict:
+    """Of ContractNLI: the first hypothesis is entailed by the last sentence of each contract."""
+    long = "Contract {} is secret. " + "It is a contract of contracts. " * 30
+    texts = [long.format(i) + f"Termination: after {i} days." for i in range(first, first + count)]
+    choices = [{"choice": "Entailment", "spans": [31]}, {"choice": "NotMentioned", "spans": []}]
+    annotations = {f"nda-{number}": choice for number, choice in enumerate(choices)}
+    return {
+        "documents": [
+            {
+                "id": i,
+                "text": text,
+                "spans": [[m.start(), m.end()] for m in re.finditer(r"[^.]+\.", text)],
+                "annotation_sets": [{"annotations": annotations}],
+            }
+            for i, text in enumerate(texts)
+        ],
+        "labels": {f"nda-{number}": {"hypothesis": words} for number, words in enumerate(hypotheses)},
+    }
 
 
 def test_contract_nli_trains_on_test_and_tests_on_dev(tmp_path: Path) -> None:
-    def documents(first: int, count: int) -> dict:
-        texts = [f"Contract {i} is secret. It ends." for i in range(first, first + count)]
-        choices = {"nda-1": {"choice": "Entailment", "spans": [0]}, "nda-2": {"choice": "NotMentioned", "spans": []}}
-        return {
-            "documents": [
-                {"id": i, "text": text, "spans": [[0, 22], [23, 31]], "annotation_sets": [{"annotations": choices}]}
-                for i, text in enumerate(texts)
-            ],
-            "labels": {key: {"hypothesis": f"Hypothesis {key}"} for key in choices},
-        }
-
-    put(tmp_path / "test.json", documents(0, 10))
-    put(tmp_path / "dev.json", documents(50, 2))
+    put(tmp_path / "test.json", contracts(0, 10))
+    put(tmp_path / "dev.json", contracts(50, 2))
     splits = read_task("contract_nli", tmp_path)
     assert [len(splits.train), len(splits.validation), len(splits.test)] == [18, 2, 4]
     example = splits.test[0]
-    assert (example.second, example.label) == ("Hypothesis nda-1", "Entailment")
+    assert (example.second, example.label) == ("It ends.", "Entailment")
+
+
+def test_contract_nli_reads_what_was_marked_in_other_contracts(tmp_path: Path) -> None:
+    put(tmp_path / "test.json", contracts(0, 10))
+    put(tmp_path / "dev.json", contracts(50, 2))
+    splits = read_task("contract_nli", tmp_path)
+    entailed = [example.text for example in (*splits.train, *splits.test) if example.label == "Entailment"]
+    assert all(len(text) <= 800 and "Termination" in text for text in entailed)
+
+
+def test_contract_nli_names_hypotheses_that_were_not_learnt(tmp_path: Path) -> None:
+    put(tmp_path / "test.json", contracts(0, 10))
+    put(tmp_path / "dev.json", contracts(50, 2, hypotheses=("It ends.", "It lasts.")))
+    with pytest.raises(
+        InputError, match=r"expected 5 or more contracts .* the hypotheses of those \(KeyError: 'It las"
+    ):
+        read_task("contract_nli", tmp_path)
 
 
 def test_policyqa_refuses_an_answer_that_is_not_where_it_says(tmp_path: Path) -> None:
