@@ -1,34 +1,16 @@
 """Readers of published task data: what they make of it, that nothing is on both sides of a split, what they refuse."""
 
-import gzip
-import json
-import re
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from kg.errors import InputError
 from models.data import read_task
-from models.examples import Example, Splits, read_csv, split_groups, tag_words
+from models.examples import Example, read_csv, split_groups, tag_words
 from models.readers import education, finance, law, medicine, patents
 from models.recipe import RECIPES, load_recipe
-
-
-def put(file: Path, content: object) -> Path:
-    """Write text as it is, and anything else as JSON."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return file
-
-
-def rows(*objects: object) -> str:
-    return "".join(json.dumps(row) + "\n" for row in objects)
-
-
-def everything(splits: Splits) -> list[Example]:
-    return [*splits.train, *splits.validation, *splits.test]
+from tests.models.files import everything, put, rows
 
 
 def test_groups_stay_together_and_a_text_is_on_one_side_only() -> None:
@@ -104,119 +86,6 @@ def test_credit_risk_names_its_codes_and_refuses_others(tmp_path: Path) -> None:
     assert Counter(e.label for e in everything(splits)) == {"neutral": 10, "positive": 10, "risk": 10}
     with pytest.raises(InputError, match=r"s.csv:2: sign '-1'; expected 0, 1, 2"):
         read_task("credit_risk", put(tmp_path / "s.csv", "sentences,sign\n句子,-1\n"))
-
-
-CUAD = ("Document Name", "Parties", "Agreement Date", "Effective Date", "Expiration Date", "Governing Law", "Insurance")
-
-
-def cuad(folder: Path, count: int = 10, insurance: str = "['{n} insures.', 'Laws of Utah govern {n}.']") -> Path:
-    header = ",".join(["Filename", *(f"{name},{name}-Answer" for name in CUAD)])
-    table, contracts = [header], []
-    for n in range(count):
-        cells = {
-            "Document Name": ("['AGREEMENT']", "AGREEMENT"),
-            "Parties": (f"['Acme{n} Inc.', 'Lender']", f"Acme{n} Inc. (Lender)"),
-            "Agreement Date": ("['May 1, 2001']", "5/1/2001"),
-            "Governing Law": (f"['Laws of Utah govern {n}.']", "Utah"),
-            "Insurance": (insurance.format(n=n), "Yes"),
-        }
-        values = [value for name in CUAD for value in cells.get(name, ("[]", ""))]
-        table.append(",".join([f"A&{n}.pdf", *(f'"{value}"' for value in values)]))
-        padding = " ".join(f"Filler {n} {i}." for i in range(200))
-        text = f"AGREEMENT of May 1, 2001 by Acme{n} Inc. as Lender. {padding} Laws of Utah govern {n}."
-        contracts.append({"name": f"A_{n}.txt", "text": text})
-    put(folder / "master_clauses.csv", "\n".join(table) + "\n")
-    (folder / "contracts.jsonl.gz").write_bytes(gzip.compress(rows(*contracts).encode()))
-    return folder
-
-
-def test_cuad_clauses_are_split_by_contract_and_know_all_their_types(tmp_path: Path) -> None:
-    splits = read_task("cuad_clauses", cuad(tmp_path))
-    assert [len(splits.train), len(splits.validation), len(splits.test)] == [21, 3, 6]
-    first = [(e.text.rstrip(".0123456789"), e.label, e.labels) for e in splits.test[:3]]
-    both = ("Governing Law", "Insurance")
-    assert first == [("Laws of Utah govern ", label, both) for label in both] + [(first[2][0], "Insurance", both[1:])]
-    contracts = [{e.id.split(":")[0] for e in part} for part in (splits.train, splits.validation, splits.test)]
-    assert len(set.union(*contracts)) == sum(map(len, contracts))
-
-
-def test_cuad_questions_are_about_windows_with_and_without_an_answer(tmp_path: Path) -> None:
-    splits = read_task("cuad_questions", cuad(tmp_path))
-    asked = [e for e in everything(splits) if e.id.startswith("3:")]
-    found = {e.second: [words for _, words in e.answers] for e in asked if e.answers}
-    assert found == {
-        "Who are the parties?": ["Acme1 Inc.", "Lender"],
-        "What is the date of the agreement?": ["May 1, 2001"],
-        "Which law governs the agreement?": ["Utah"],
-    }
-    assert Counter(bool(e.answers) for e in asked) == {True: 3, False: 3}
-    assert all(e.text.startswith(words, start) for e in asked for start, words in e.answers)
-    assert all(len(e.text) <= 1200 for e in asked)
-
-
-def test_a_cell_of_cuad_that_is_no_list_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"clauses.csv:2: expected a list of texts in each column \(SyntaxError"):
-        read_task("cuad_clauses", cuad(tmp_path, insurance="['"))
-
-
-def contracts(first: int, count: int, hypotheses: Sequence[str] = ("It ends.", "It begins.")) -> dict:
-    """Of ContractNLI: the first hypothesis is entailed by the last sentence of each contract."""
-    long = "Contract {} is secret. " + "It is a contract of contracts. " * 30
-    texts = [long.format(i) + f"Termination: after {i} days." for i in range(first, first + count)]
-    choices = [{"choice": "Entailment", "spans": [31]}, {"choice": "NotMentioned", "spans": []}]
-    annotations = {f"nda-{number}": choice for number, choice in enumerate(choices)}
-    return {
-        "documents": [
-            {
-                "id": i,
-                "text": text,
-                "spans": [[m.start(), m.end()] for m in re.finditer(r"[^.]+\.", text)],
-                "annotation_sets": [{"annotations": annotations}],
-            }
-            for i, text in enumerate(texts)
-        ],
-        "labels": {f"nda-{number}": {"hypothesis": words} for number, words in enumerate(hypotheses)},
-    }
-
-
-def test_contract_nli_trains_on_test_and_tests_on_dev(tmp_path: Path) -> None:
-    put(tmp_path / "test.json", contracts(0, 10))
-    put(tmp_path / "dev.json", contracts(50, 2))
-    splits = read_task("contract_nli", tmp_path)
-    assert [len(splits.train), len(splits.validation), len(splits.test)] == [18, 2, 4]
-    example = splits.test[0]
-    assert (example.second, example.label) == ("It ends.", "Entailment")
-
-
-def test_contract_nli_reads_what_was_marked_in_other_contracts(tmp_path: Path) -> None:
-    put(tmp_path / "test.json", contracts(0, 10))
-    put(tmp_path / "dev.json", contracts(50, 2))
-    splits = read_task("contract_nli", tmp_path)
-    entailed = [example.text for example in (*splits.train, *splits.test) if example.label == "Entailment"]
-    assert all(len(text) <= 800 and "Termination" in text for text in entailed)
-
-
-def test_contract_nli_names_hypotheses_that_were_not_learnt(tmp_path: Path) -> None:
-    put(tmp_path / "test.json", contracts(0, 10))
-    put(tmp_path / "dev.json", contracts(50, 2, hypotheses=("It ends.", "It lasts.")))
-    with pytest.raises(
-        InputError, match=r"expected 5 or more contracts .* the hypotheses of those \(KeyError: 'It las"
-    ):
-        read_task("contract_nli", tmp_path)
-
-
-def test_policyqa_refuses_an_answer_that_is_not_where_it_says(tmp_path: Path) -> None:
-    def site(name: str, start: int = 3) -> dict:
-        asked = {"id": f"q{name}", "question": "What?", "answers": [{"answer_start": start, "text": name}]}
-        return {"title": name, "paragraphs": [{"context": f"At {name} we care.", "qas": [asked]}]}
-
-    put(tmp_path / "dev.json", {"data": [site(f"site{i}") for i in range(10)]})
-    put(tmp_path / "test.json", {"data": [site("other")]})
-    splits = read_task("policyqa", tmp_path)
-    assert [len(splits.train), len(splits.validation), splits.test[0].answers] == [9, 1, ((3, "other"),)]
-    put(tmp_path / "test.json", {"data": [site("other", start=4)]})
-    with pytest.raises(InputError, match=r"test.json: expected the form of SQuAD.*'other' is not where it should be"):
-        read_task("policyqa", tmp_path)
 
 
 def test_chemprot_loses_its_markers_and_keeps_the_pair(tmp_path: Path) -> None:
@@ -313,86 +182,6 @@ def test_continuations_of_a_patent_stay_on_one_side(tmp_path: Path) -> None:
     sides = [{e.target for e in part} for part in (splits.train, splits.validation, splits.test)]
     assert [len(side) for side in sides] == [7, 1, 2]
     assert sum(map(len, sides)) == len(set.union(*sides))
-
-
-def openstax(folder: Path) -> Path:
-    modules, toc = [], []
-    for number in range(20):
-        chapter, name = f"Chapter {number // 2}", f"m{number}"
-        module = {
-            "id": name,
-            "title": f"Unit {number}",
-            "objectives": ["Explain scarcity", "Compute cost"],
-            "paragraphs": [
-                "By the end.",
-                f"Scarcity {number} means that wants exceed supply.",
-                "Unrelated words.",
-                f"Scarcity {number} matters.",
-            ],
-            "glossary": [[f"term {number} {i}", f"what {number} {i} is"] for i in range(2)],
-            "summary": f"Key Concepts and Summary Scarcity {number} matters. More of it.",
-            "exercises": [
-                {"question": "What does scarcity mean?", "options": [], "answer": "Wants exceed supply.", "kind": ""},
-                {"question": "Unanswered?", "options": ["a"], "answer": "", "kind": ""},
-            ],
-        }
-        modules.append(module)
-        toc += [{"book": book, "path": [chapter], "module": name} for book in ("One", "Two")]
-    put(folder / "modules.jsonl", rows(*modules))
-    put(folder / "toc.json", toc)
-    return folder
-
-
-def test_a_textbook_gives_summaries_units_exercises_and_vocabulary(tmp_path: Path) -> None:
-    folder = openstax(tmp_path)
-    for reader, expected in (
-        ("openstax_summaries", "Scarcity {} matters. More of it."),
-        ("openstax_syllabus", "Topics: term {0} 0; term {0} 1. Overview: Scarcity {0} matters."),
-        ("openstax_exercises", "What does scarcity mean? Answer: Wants exceed supply."),
-    ):
-        splits = read_task(reader, folder)
-        assert [len(splits.train), len(splits.validation), len(splits.test)] == [14, 2, 4]
-        example = splits.test[0]
-        number = int(example.id.partition(":")[0][1:])
-        assert example.target == expected.format(number)
-        if reader == "openstax_exercises":
-            assert example.text == f"Unit {number}\nScarcity {number} means that wants exceed supply."
-        chapters = [{int(e.id.partition(":")[0][1:]) // 2 for e in part} for part in (splits.train, splits.test)]
-        assert not chapters[0] & chapters[1]
-    summary = next(e for e in everything(read_task("openstax_summaries", folder)) if e.id == "m0")
-    assert summary.text.splitlines() == [  # not the paragraph that is of the summary, with which a module ends
-        "Unit 0",
-        "By the end.",
-        "Scarcity 0 means that wants exceed supply.",
-        "Unrelated words.",
-        "term 0 0: what 0 0 is.",
-        "term 0 1: what 0 1 is.",
-    ]
-    unit = next(e for e in everything(read_task("openstax_syllabus", folder)) if e.id == "m0")
-    assert unit.text == "Chapter 0: Unit 0; Unit 1\nUnit: Unit 0\nObjectives: Explain scarcity; Compute cost"
-    words = everything(read_task("openstax_vocabulary", folder))
-    assert len(words) == 40
-    assert all(len(set(e.choices)) == 4 and e.label in e.choices for e in words)
-    assert next(e for e in words if e.id == "m0:1").label == "term 0 1"
-
-
-def test_a_module_that_is_not_in_the_book_is_named(tmp_path: Path) -> None:
-    folder = openstax(tmp_path)
-    put(folder / "toc.json", [{"book": "One", "path": ["A"], "module": "m99"}])
-    with pytest.raises(InputError, match=r"toc.json: expected a path and a module of modules.jsonl in entry 1"):
-        read_task("openstax_summaries", folder)
-
-
-def test_fairytaleqa_asks_about_sections_of_a_story(tmp_path: Path) -> None:
-    for part in ("train", "val", "test"):
-        put(tmp_path / f"section-stories/{part}/{part}-story.csv", f"section,text\n1,{part} one.\n2,Two.\n3,Three.\n")
-        asked = 'question_id,cor_section,question,answer1\n1,"1, 3",Who was it?,the fox\n'
-        put(tmp_path / f"questions/{part}/{part}-questions.csv", asked)
-    example = read_task("fairytaleqa", tmp_path).test[0]
-    assert (example.text, example.second, example.target) == ("test one.\nThree.", "the fox", "Who was it?")
-    put(tmp_path / "questions/test/test-questions.csv", asked.replace("1, 3", "4"))
-    with pytest.raises(InputError, match=r"test-questions.csv:2: expected sections of test-story.csv in cor_section"):
-        read_task("fairytaleqa", tmp_path)
 
 
 FIELDS = {
