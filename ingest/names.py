@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -124,15 +124,6 @@ class Curies:
 
     def _longest_space(self, head: str) -> str:
         return next((space for space in self._spaces if head.startswith(space)), "")
-
-
-def curies(iris: Iterable[str], prefixes: Mapping[str, str]) -> dict[str, str]:
-    """A CURIE for each IRI, by ``Curies``."""
-    together, short = pa.array(sorted(set(iris)), pa.string()), Curies(prefixes)
-    short.look(together)
-    short.compare(together)
-    short.settle()
-    return {iri: short(iri) for iri in together.to_pylist()}
 
 
 def relation_types(predicates: Mapping[str, str], taken: Collection[str] = ()) -> dict[str, str]:

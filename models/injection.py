@@ -270,8 +270,3 @@ def knowledge_of(output: Any) -> dict[int, FusionOutput]:
     """What each fused layer read in a forward; empty when no knowledge was given."""
     found: dict[int, FusionOutput] = getattr(output, "knowledge", {})
     return found
-
-
-def plain_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Model inputs without knowledge."""
-    return {name: value for name, value in inputs.items() if name not in KNOWLEDGE_KEYS}

@@ -1,7 +1,7 @@
 """What RDFS, OWL and SKOS mean in the graph, row by row of the mapping, with nothing lost on the way."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from ingest.names import curies, local_name, relation_types, upper_snake
+from ingest.names import Curies, local_name, relation_types, upper_snake
 from ingest.owl import to_graph
 from ingest.rdf import Statements, find_files, parse
 from ingest.report import Report
@@ -156,6 +156,14 @@ def test_no_predicate_takes_the_type_of_another(mapped: Callable[[str], Mapped])
     types = relation_types(predicates, taken={"TYPE", "X_TYPE"})
     assert len({*types.values(), "TYPE", "X_TYPE"}) == len(predicates) + 2
     assert relation_types(dict(reversed(predicates.items())), taken={"TYPE", "X_TYPE"}) == types
+
+
+def curies(iris: Iterable[str], prefixes: Mapping[str, str]) -> dict[str, str]:
+    together, short = pa.array(sorted(set(iris)), pa.string()), Curies(prefixes)
+    short.look(together)
+    short.compare(together)
+    short.settle()
+    return {iri: short(iri) for iri in together.to_pylist()}
 
 
 def test_ids_are_short_unique_and_the_same_in_every_order() -> None:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from kg.errors import ConfigError
 from models.entity_table import NULL, EntityTable
 from models.fusion import KNOWLEDGE_KEYS, FusionConfig
-from models.injection import FusedBlock, inject_knowledge, knowledge_of, plain_inputs, set_table
+from models.injection import FusedBlock, inject_knowledge, knowledge_of, set_table
 from tests.models.tiny import (
     FUSION,
     MODELS,
@@ -389,8 +389,3 @@ def test_a_compiled_model_computes_what_it_did(kind: str) -> None:
             torch.testing.assert_close(read.gate, knowledge_of(expected)[layer].gate, rtol=1e-4, atol=1e-4)
     assert (answers[0] - answers[1]).abs().max() > 1e-3
     assert (answers[0] - answers[2]).abs().max() > 1e-3
-
-
-def test_plain_inputs_are_the_inputs_without_knowledge() -> None:
-    inputs = tiny_inputs("bert")
-    assert plain_inputs({**inputs, **tiny_knowledge()}).keys() == inputs.keys()

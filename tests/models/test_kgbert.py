@@ -26,7 +26,6 @@ from models.base import load_base
 from models.batch import KnowledgeCollator, KnowledgeEncoder
 from models.entity_table import FIRST, EntityTable
 from models.fusion import FusionConfig
-from models.injection import plain_inputs
 from models.kgbert import (
     KGBertConfig,
     KGBertForMaskedLM,
@@ -34,7 +33,7 @@ from models.kgbert import (
     KGBertForTokenClassification,
     KGBertModel,
 )
-from tests.models.tiny import FUSION, answer, attentions, open_gates, tiny_base, tiny_encoder
+from tests.models.tiny import FUSION, answer, attentions, open_gates, plain_inputs, tiny_base, tiny_encoder
 
 TEXTS = ("Acme Bank sold its shares of Borealis Insurance.", "It rained.", "Corvus Fund rose.")
 TASKS: Mapping[str, tuple[Any, Any, dict[str, Any]]] = {

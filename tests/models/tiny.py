@@ -1,5 +1,6 @@
 """Tiny models with random weights, and knowledge for their inputs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,11 @@ def tiny_knowledge(*, batch: int = 3, seq: int = 7) -> dict[str, Tensor]:
     entities[1], tokens[1] = 0, 0
     priors = torch.where(entities > NULL, torch.full(entities.shape, -0.5), torch.zeros(entities.shape))
     return dict(zip(KNOWLEDGE_KEYS, Knowledge(entities, priors, tokens), strict=True))
+
+
+def plain_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs without knowledge."""
+    return {name: value for name, value in inputs.items() if name not in KNOWLEDGE_KEYS}
 
 
 def attentions(model: nn.Module) -> list[KnowledgeAttention]:
