@@ -50,6 +50,8 @@ class Answer:
     retrieved: str | None = None
     """What was written for a training text near to this one, which the model read behind what is put to it; None
     where the task looks nothing up."""
+    unread: int = 0
+    """Code points at the end of the text that were cut off, since it is longer than the model reads."""
     without_knowledge: str | None
     """The answer in a line when all knowledge is taken away."""
     influence: float

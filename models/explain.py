@@ -72,6 +72,8 @@ def as_lines(answer: "Answer") -> str:
         lines.append("  " + ", ".join(f"{label} {value:.2f}" for label, value in ordered))
     if answer.retrieved is not None:
         lines.append(f"  read beside it, of a training text near to it: {answer.retrieved}")
+    if answer.unread:
+        lines.append(f"  {_unread_said(answer)}")
     without = answer.without_knowledge or "nothing found"
     lines.append(f"{answer.influence:+.3f}  all knowledge; without it: {without}")
     for reason in answer.reasons:
@@ -109,6 +111,8 @@ def as_html(text: str, answer: "Answer") -> str:
         for reason in answer.reasons
     )
     body = f"<p>{''.join([*parts, escape(text[position:])])}</p>"
+    if answer.unread:
+        body += f"<p>{_unread_said(answer)}</p>"
     header = "".join(
         f"<th>{name}</th>" for name in ("influence", "mention", "entity", "attention", "gate", "without it", "facts")
     )
@@ -141,6 +145,10 @@ def _words_as_html(text: str, words: "Words") -> str:
         parts += [escape(text[position : word.start]), mark]
         position = word.end
     return f"<p>Words, from {_words_said(words)}:</p><p>{''.join([*parts, escape(text[position:])])}</p>"
+
+
+def _unread_said(answer: "Answer") -> str:
+    return f"the last {answer.unread:,} characters of the text were not read: it is longer than the model reads"
 
 
 def _said(answer: "Answer") -> str:

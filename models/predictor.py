@@ -44,6 +44,8 @@ from models.words import attribute, support_of
 
 MAX_FACTS = 5
 BATCH = 16
+IN_WINDOWS = (ExtractiveSummary, QuestionAnswering, TokenClassification)
+"""Of these kinds of task all of a text is read, however long it is."""
 
 
 class Predictor:
@@ -73,8 +75,8 @@ class Predictor:
         self.collate = KnowledgeCollator(tokenizer=encoder.tokenizer, left=False)
 
     def predict(self, text: str, *, second: str = "", choices: Sequence[str] = (), words: bool = False) -> Answer:
-        """Answer for one text. What is longer than the model reads is cut off, but for tags, answers to questions and
-        summaries made of sentences, which are found in windows.
+        """Answer for one text. What is longer than the model reads is cut off, and the answer says how much that is;
+        but for tags, answers to questions and summaries made of sentences, which are found in windows.
 
         The text of a relation has marks around its head and its tail: ``@ Acme @ owns # Borealis #.``
 
@@ -131,6 +133,7 @@ class Predictor:
             probabilities=answer.probabilities,
             spans=answer.spans,
             retrieved=retrieved,
+            unread=0 if isinstance(self.objective, IN_WINDOWS) else self._unread(feature, text),
             without_knowledge=readings[1].said,
             influence=round(support[0] - support[1], 4),
             links=tuple(links),
@@ -182,6 +185,14 @@ class Predictor:
         rows = objective.predict(self.model, windows, self.collate)
         scores = [best_span(row, window["offsets"], len(text))[0] for row, window in zip(rows, windows, strict=True)]
         return links, windows[int(np.argmax(scores))]
+
+    def _unread(self, feature: Mapping[str, Any], text: str) -> int:
+        """Code points that are left behind the last one of the text that a token stands for."""
+        parts = parts_of(feature)
+        if all(len(part["input_ids"]) < self.encoder.max_length for part in parts):
+            return 0
+        read: int = min(max(end for _, end in part["offsets"] if end <= len(text)) for part in parts)
+        return len(text.rstrip()) - read
 
     def _run(self, variants: Sequence[dict[str, Any]]) -> tuple[NDArray[np.float32], Weights]:
         """Probabilities of each variant, and what the first one read of each link.

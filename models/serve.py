@@ -78,6 +78,7 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "GatedRouter":
         probabilities: dict[str, float]
         spans: list[SpanView]
         retrieved: str | None = Field(description="What was read beside the text, of a training text near to it.")
+        unread: int = Field(description="Code points at the end of the text that the model did not read.")
         without_knowledge: str | None = Field(description="The answer when all knowledge is taken away.")
         influence: float = Field(description="Probability of the answer less what it is then.")
         links: list[LinkView]

@@ -15,6 +15,7 @@ import torch
 
 from kg.errors import ConfigError, InputError, KGError, SnapshotMismatch
 from kg.snapshot import Snapshot
+from models.explain import as_html, as_lines
 from models.injection import knowledge_of
 from models.mentions import keep_mentions
 from models.predictor import Answer, Predictor, choose, load_predictors
@@ -301,9 +302,12 @@ def test_a_very_long_text_is_cut_off_or_read_in_windows(predictor: Predictor) ->
     assert sorted(answer.links[reason.link].text for reason in answer.reasons) == read
     if predictor.task.name == "names":
         assert max(span.start for span in answer.spans) > 400
+        assert answer.unread == 0
         return
-    assert answer.label == predictor.predict(text[:400]).label
-    assert all(span.end <= 400 for span in answer.spans)
+    part = predictor.predict(text[: -answer.unread])
+    assert (part.unread, part.probabilities) == (0, answer.probabilities)
+    assert f"the last {answer.unread:,} characters of the text were not read" in as_lines(answer)
+    assert f"the last {answer.unread:,} characters" in as_html(text, answer)
 
 
 def test_many_mentions_are_all_reasons_until_the_model_reads_no_more(predictor: Predictor) -> None:
