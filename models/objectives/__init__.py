@@ -99,5 +99,5 @@ def objective_of(kind: str, config: Any) -> Objective:
     """The objective of a saved model, from its configuration."""
     names: dict[int, str] = config.id2label
     labels = tuple(names[index] for index in range(len(names)))
-    state = {**{"labels": labels}, **(getattr(config, "objective", None) or {})}
-    return KINDS[kind](**{**state, "labels": tuple(state["labels"])})
+    state = {"labels": labels, **(getattr(config, "objective", None) or {})}
+    return KINDS[kind](**{name: tuple(value) if isinstance(value, list) else value for name, value in state.items()})
