@@ -13,7 +13,7 @@ from models.examples import Example, whole
 from models.objectives import Objective, marked
 from models.objectives.extraction import sentence_places
 from models.recipe import Task
-from models.retrieval import Memory, character_grams
+from models.retrieval import Memory, character_grams, word_grams
 
 Answers = Callable[[Sequence[Example], Sequence[Example]], list[Any]]
 """``answers(train, test)``: one for each of ``test``; none at all where the examples have not what it needs."""
@@ -50,10 +50,6 @@ def _text(example: Example) -> str:
     return marked(example)[0] if example.pair else whole(example)
 
 
-def _words() -> TfidfVectorizer:
-    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-
-
 def _regression() -> LogisticRegression:
     return LogisticRegression(C=10.0, max_iter=1000)
 
@@ -75,7 +71,7 @@ def _commonest(values: Iterable[Any]) -> Any:
 
 def tf_idf_label(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """Words and word pairs with logistic regression: on topical texts a serious rival."""
-    model = make_pipeline(_words(), _regression())
+    model = make_pipeline(word_grams(), _regression())
     return _told(model, list(map(_text, train)), [str(example.label) for example in train], list(map(_text, test)))
 
 
@@ -101,7 +97,7 @@ def tf_idf_per_hypothesis(train: Sequence[Example], test: Sequence[Example]) -> 
 
 def tf_idf_labels(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """As ``tf_idf_label``, for each label by itself."""
-    words = _words()
+    words = word_grams()
     known, asked = words.fit_transform(list(map(_text, train))), words.transform(list(map(_text, test)))
     given: list[list[str]] = [[] for _ in test]
     for label in sorted({label for example in train for label in example.labels}):
@@ -144,7 +140,7 @@ def _about(place: tuple[str, str, str]) -> list[str]:
 
 def tf_idf_value(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """Words and word pairs with ridge regression."""
-    model = make_pipeline(_words(), Ridge(alpha=1.0))
+    model = make_pipeline(word_grams(), Ridge(alpha=1.0))
     model.fit(list(map(_text, train)), [example.value for example in train])
     return list(map(float, model.predict(list(map(_text, test)))))
 

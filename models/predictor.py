@@ -44,8 +44,6 @@ from models.words import attribute, support_of
 
 MAX_FACTS = 5
 BATCH = 16
-IN_WINDOWS = (ExtractiveSummary, QuestionAnswering, TokenClassification)
-"""Of these kinds of task all of a text is read, however long it is."""
 
 
 class Predictor:
@@ -133,7 +131,7 @@ class Predictor:
             probabilities=answer.probabilities,
             spans=answer.spans,
             retrieved=retrieved,
-            unread=0 if isinstance(self.objective, IN_WINDOWS) else self._unread(feature, text),
+            unread=self._unread(feature, text),
             without_knowledge=readings[1].said,
             influence=round(support[0] - support[1], 4),
             links=tuple(links),
@@ -189,10 +187,10 @@ class Predictor:
     def _unread(self, feature: Mapping[str, Any], text: str) -> int:
         """Code points that are left behind the last one of the text that a token stands for."""
         parts = parts_of(feature)
-        if all(len(part["input_ids"]) < self.encoder.max_length for part in parts):
+        if self.objective.windowed or all(len(part["input_ids"]) < self.encoder.max_length for part in parts):
             return 0
-        read: int = min(max(end for _, end in part["offsets"] if end <= len(text)) for part in parts)
-        return len(text.rstrip()) - read
+        read = min(max((end for _, end in part["offsets"] if end <= len(text)), default=0) for part in parts)
+        return max(len(text.rstrip()) - read, 0)
 
     def _run(self, variants: Sequence[dict[str, Any]]) -> tuple[NDArray[np.float32], Weights]:
         """Probabilities of each variant, and what the first one read of each link.

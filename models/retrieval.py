@@ -102,6 +102,11 @@ class Memory:
         return cls([str(row["text"]) for row in rows], [str(row["target"]) for row in rows])
 
 
+def word_grams() -> TfidfVectorizer:
+    """Words and word pairs, not fitted."""
+    return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+
+
 def character_grams() -> TfidfVectorizer:
     """What likeness is measured by, not fitted."""
     return TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)

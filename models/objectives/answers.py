@@ -36,6 +36,7 @@ class QuestionAnswering(Objective):
     kgbert_class: ClassVar[Any] = KGBertForQuestionAnswering
     needs: ClassVar[tuple[str, ...]] = ("second",)
     pairs: ClassVar[bool] = True
+    windowed: ClassVar[bool] = True
 
     @classmethod
     def of(cls, train: Sequence[Example], everything: Sequence[Example], **options: Any) -> Objective:

@@ -40,6 +40,7 @@ class ExtractiveSummary(Objective):
     auto_class: ClassVar[Any] = AutoModelForTokenClassification
     kgbert_class: ClassVar[Any] = KGBertForTokenClassification
     needs: ClassVar[tuple[str, ...]] = ("target",)
+    windowed: ClassVar[bool] = True
     explains_words: ClassVar[bool] = False
 
     @classmethod

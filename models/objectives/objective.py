@@ -96,6 +96,8 @@ class Objective:
     """Whether something is put to the text; its features then are of both, joined by a line end."""
     from_states: ClassVar[bool] = True
     """Whether training may begin with what frozen blocks gave: one text a feature, one pass an answer."""
+    windowed: ClassVar[bool] = False
+    """Whether a text that is too long is read in windows; else its end is cut off."""
     explains_words: ClassVar[bool] = True
     writes: ClassVar[bool] = False
     """Whether answers are new text."""

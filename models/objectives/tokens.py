@@ -31,6 +31,7 @@ class TokenClassification(Objective):
     auto_class: ClassVar[Any] = AutoModelForTokenClassification
     kgbert_class: ClassVar[Any] = KGBertForTokenClassification
     needs: ClassVar[tuple[str, ...]] = ("words", "tags")
+    windowed: ClassVar[bool] = True
 
     @classmethod
     def of(cls, train: Sequence[Example], everything: Sequence[Example], **options: Any) -> Objective:

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 
 from models.examples import Example, Splits, expecting, read_csv, read_json, read_json_lines, split_groups
+from models.retrieval import word_grams
 
 NO_CLAUSES = frozenset({"Document Name", "Parties", "Agreement Date", "Effective Date", "Expiration Date"})
 """Columns of CUAD that are names and dates; the other 36 are types of clauses."""
@@ -163,7 +163,7 @@ class Evidence:
             for document in documents
             for i in range(len(document.sentences))
         ]
-        self.model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), Ridge(solver="sparse_cg"))
+        self.model = make_pipeline(word_grams(), Ridge(solver="sparse_cg"))
         self.model.fit([sentence for document in documents for sentence in document.sentences], np.array(marked, float))
 
     def of(self, document: Marked) -> dict[str, str]:

@@ -23,17 +23,25 @@ from tests.models.tiny import tiny_base
 pytestmark = pytest.mark.neo4j
 
 
-def started(run: Path, arm: Any, *, seed: int = 0, warm_start: Path | None = None) -> tuple[torch.nn.Module, Recipe]:
+def started(
+    run: Path,
+    arm: Any,
+    *,
+    seed: int = 0,
+    warm_start: Path | None = None,
+    base: str | None = None,
+    num_labels: int = 2,
+) -> tuple[torch.nn.Module, Recipe]:
     read = load_recipe(str(run / "config.toml"))
     model = build_model(
-        read,
+        dataclasses.replace(read, base=base or read.base),
         arm_table(run, arm),
         auto_class=AutoModelForSequenceClassification,
         kgbert_class=KGBertForSequenceClassification,
         seed=seed,
         warm_start=warm_start,
         training=read.tasks[0].training,
-        num_labels=2,
+        num_labels=num_labels,
     )
     return model, read
 
@@ -87,19 +95,9 @@ def test_a_base_that_brings_the_head_of_another_task_gets_a_fresh_one(
     arm: Any, finetuned: Path, tmp_path: Path
 ) -> None:
     base = tiny_base(tmp_path, num_labels=3)
-    read = load_recipe(str(finetuned / "config.toml"))
     heads = []
     for seed in (0, 0, 1):
-        model = build_model(
-            dataclasses.replace(read, base=base),
-            arm_table(finetuned, arm),
-            auto_class=AutoModelForSequenceClassification,
-            kgbert_class=KGBertForSequenceClassification,
-            seed=seed,
-            warm_start=None,
-            training=read.tasks[0].training,
-            num_labels=5,
-        )
+        model, _ = started(finetuned, arm, seed=seed, base=base, num_labels=5)
         heads.append(next(value for name, value in model.state_dict().items() if name.endswith("classifier.weight")))
     assert heads[0].shape[0] == 5
     assert torch.equal(heads[0], heads[1])

@@ -304,6 +304,8 @@ def test_a_very_long_text_is_cut_off_or_read_in_windows(predictor: Predictor) ->
         assert max(span.start for span in answer.spans) > 400
         assert answer.unread == 0
         return
+    assert answer.label == predictor.predict(text[:400]).label
+    assert all(span.end <= 400 for span in answer.spans)
     part = predictor.predict(text[: -answer.unread])
     assert (part.unread, part.probabilities) == (0, answer.probabilities)
     assert f"the last {answer.unread:,} characters of the text were not read" in as_lines(answer)
