@@ -27,6 +27,7 @@ from kg import cli
 from kg.errors import ConfigError, InputError
 from models.base import load_tokenizer, quiet
 from models.batch import PAIR, KnowledgeCollator
+from models.classifiers import RelationClassifier
 from models.entity_table import FIRST, NULL, EntityTable
 from models.fusion import KNOWLEDGE_KEYS, VECTORS
 from models.objectives import KINDS, Objective, objective_of
@@ -124,7 +125,7 @@ def example_inputs(model: "KGBertModel", *, typed: bool) -> dict[str, Tensor]:
         **dict(zip(KNOWLEDGE_KEYS, (entities, torch.zeros(entities.shape), tokens), strict=True)),
         VECTORS: torch.zeros(*entities.shape, model.config.entity_dim),
     }
-    return inputs | ({PAIR: torch.tensor([[1, 4], [2, 3]])} if hasattr(model.model, "encoder_name") else {})
+    return inputs | ({PAIR: torch.tensor([[1, 4], [2, 3]])} if isinstance(model.model, RelationClassifier) else {})
 
 
 class _Logits(nn.Module):

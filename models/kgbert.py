@@ -17,10 +17,10 @@ from transformers import (
 )
 
 from models.base import load_base, own_weights
+from models.classifiers import RelationClassifier, SequenceClassifier
 from models.entity_table import FIRST, EntityTable
 from models.fusion import FusionConfig
 from models.injection import inject_knowledge, set_table
-from models.relation_classifier import RelationClassifier
 
 
 class KGBertConfig(PretrainedConfig):
@@ -167,7 +167,7 @@ class KGBertForQuestionAnswering(KGBertModel):
 class KGBertForSequenceClassification(KGBertModel):
     """Predicts labels or values of texts."""
 
-    auto_class = AutoModelForSequenceClassification
+    auto_class = SequenceClassifier
 
 
 class KGBertForTokenClassification(KGBertModel):
@@ -188,7 +188,7 @@ for _class in (
     KGBertForCausalLM,
     KGBertForSeq2SeqLM,
     KGBertForQuestionAnswering,
-    KGBertForSequenceClassification,
     KGBertForTokenClassification,
 ):
     _class.auto_class.register(KGBertConfig, _class)
+AutoModelForSequenceClassification.register(KGBertConfig, KGBertForSequenceClassification)

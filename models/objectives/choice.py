@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification
 
 from kg.types import Link
 from models.batch import PARTS, KnowledgeEncoder, shifted
+from models.classifiers import SequenceClassifier
 from models.examples import Example
 from models.frozen import Collate
 from models.kgbert import KGBertForSequenceClassification
@@ -23,12 +23,12 @@ from models.objectives.objective import Loss, Objective, Reading, Scored, by_lab
 class MultipleChoice(Objective):
     """One number for the text with the question and each of its choices; the highest is the answer.
 
-    A sequence classifier with one logit is what ``…ForMultipleChoice`` is, weights and names alike; it is there for
-    every family, and examples may differ in how many choices they have.
+    A sequence classifier with one logit, which, unlike ``…ForMultipleChoice``, is there for every family; and examples
+    may differ in how many choices they have.
     """
 
     main_metric: ClassVar[str] = "accuracy"
-    auto_class: ClassVar[Any] = AutoModelForSequenceClassification
+    auto_class: ClassVar[Any] = SequenceClassifier
     kgbert_class: ClassVar[Any] = KGBertForSequenceClassification
     needs: ClassVar[tuple[str, ...]] = ("label", "choices")
     pairs: ClassVar[bool] = True

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification
 
 from models.batch import KnowledgeEncoder
+from models.classifiers import SequenceClassifier
 from models.examples import Example
 from models.kgbert import KGBertForSequenceClassification
 from models.objectives.objective import Loss, Objective, Reading, Scored, by_label, cross_entropy
@@ -22,7 +22,7 @@ class SequenceClassification(Objective):
     """One label for a text."""
 
     main_metric: ClassVar[str] = "accuracy"
-    auto_class: ClassVar[Any] = AutoModelForSequenceClassification
+    auto_class: ClassVar[Any] = SequenceClassifier
     kgbert_class: ClassVar[Any] = KGBertForSequenceClassification
 
     def encode(self, examples: Sequence[Example], encoder: KnowledgeEncoder) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ class MultiLabelClassification(Objective):
     threshold: float = 0.5
 
     main_metric: ClassVar[str] = "micro_f1"
-    auto_class: ClassVar[Any] = AutoModelForSequenceClassification
+    auto_class: ClassVar[Any] = SequenceClassifier
     kgbert_class: ClassVar[Any] = KGBertForSequenceClassification
     needs: ClassVar[tuple[str, ...]] = ()
 

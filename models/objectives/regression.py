@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
 
 from models.batch import KnowledgeEncoder
+from models.classifiers import SequenceClassifier
 from models.examples import Example
 from models.kgbert import KGBertForSequenceClassification
 from models.objectives.objective import Objective, Reading, Scored
@@ -29,7 +29,7 @@ class Regression(Objective):
     deviation: float = 1.0
 
     main_metric: ClassVar[str] = "r2"
-    auto_class: ClassVar[Any] = AutoModelForSequenceClassification
+    auto_class: ClassVar[Any] = SequenceClassifier
     kgbert_class: ClassVar[Any] = KGBertForSequenceClassification
     needs: ClassVar[tuple[str, ...]] = ("value",)
 

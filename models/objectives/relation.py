@@ -10,10 +10,10 @@ from kg.linking import Linker
 from kg.snapshot import Snapshot
 from kg.types import Candidate, Link
 from models.batch import PAIR, KnowledgeEncoder
+from models.classifiers import RelationClassifier
 from models.examples import Example, Mention
 from models.kgbert import KGBertForRelationClassification
 from models.objectives.classification import SequenceClassification
-from models.relation_classifier import RelationClassifier
 
 
 @dataclass(frozen=True)

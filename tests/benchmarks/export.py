@@ -22,10 +22,10 @@ import torch
 from measuring import machine
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoModelForSequenceClassification
 
 from models.base import load_base, load_tokenizer
 from models.batch import KnowledgeCollator
+from models.classifiers import SequenceClassifier
 from models.export import FULL, INT8, OnnxPredictor, export_model
 from models.kgbert import KGBertForSequenceClassification
 from models.objectives.objective import predict_raw
@@ -59,7 +59,7 @@ def main() -> None:
     tokenizer = load_tokenizer(str(asked.work / "model"))
     if not (asked.work / "onnx" / INT8).is_file():
         export_model(fused, tokenizer, asked.work / "onnx", kind=task.kind, int8=True, task=task.name)
-    plain = load_base(recipe.base, AutoModelForSequenceClassification, num_labels=len(objective.labels)).eval()
+    plain = load_base(recipe.base, SequenceClassifier, num_labels=len(objective.labels)).eval()
     told, untold = (KnowledgeCollator(tokenizer=tokenizer, with_knowledge=given) for given in (True, False))
     systems: dict[str, tuple[Any, KnowledgeCollator]] = {
         "torch plain": (plain, untold),

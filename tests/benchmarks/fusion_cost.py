@@ -24,10 +24,10 @@ from torch import nn
 
 from models.base import fast_bf16, load_base
 from models.batch import PAIR
+from models.classifiers import RelationClassifier
 from models.entity_table import FIRST, NULL, EntityTable
 from models.fusion import KNOWLEDGE_KEYS
 from models.kgbert import KGBertForRelationClassification
-from models.relation_classifier import RelationClassifier
 
 LABELS = 25
 

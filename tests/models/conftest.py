@@ -14,6 +14,6 @@ def finetuned(tmp_path_factory: pytest.TempPathFactory, server: Address) -> Path
     """A run folder with the fused models of a text task and a token task; tests read it and leave it as it is."""
     folder = tmp_path_factory.mktemp("tiny")
     # learnt, but not so well that no mention could change an answer: with 3e-3 that hangs on how a CPU rounds
-    file = recipe(folder, steps=70, pretrain_steps=0, learning_rate=2e-3)
+    file = recipe(folder, steps=70, pretrain_steps=0, rates=(1e-3, 2e-3))
     assert main(["finetune", str(file), "--run", str(folder / "run")]) == 0
     return folder / "run"

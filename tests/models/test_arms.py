@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
 
 from kg.errors import ConfigError
 from models.arms import ARMS
+from models.classifiers import SequenceClassifier
 from models.kgbert import KGBertForSequenceClassification
 from models.recipe import Recipe, load_recipe
 from models.stages.arms import arm_table, build_model, taught
@@ -36,7 +36,7 @@ def started(
     model = build_model(
         dataclasses.replace(read, base=base or read.base),
         arm_table(run, arm),
-        auto_class=AutoModelForSequenceClassification,
+        auto_class=SequenceClassifier,
         kgbert_class=KGBertForSequenceClassification,
         seed=seed,
         warm_start=warm_start,

@@ -104,7 +104,7 @@ def test_lightning_scores_as_the_objective_does_and_its_model_has_dropout(
     start: KGBertModel, splits: Splits, encoder: KnowledgeEncoder, tmp_path: Path
 ) -> None:
     objective = objective_for("sequence_classification", splits.train)
-    training = Training(max_steps=40, batch_size=8, learning_rate=1e-3, head_learning_rate=5e-3)
+    training = Training(max_steps=80, batch_size=8, learning_rate=1e-3, head_learning_rate=5e-3)
     data = KGFuseData(splits, objective, encoder, training)
     module = KGFuseModule(copy.deepcopy(start).eval(), objective, training)
     assert all(part.training for part in module.modules() if isinstance(part, nn.Dropout))

@@ -37,7 +37,7 @@ def predictors(finetuned: Path) -> Mapping[str, Predictor]:
     return load_predictors(finetuned)
 
 
-LOUD = {"kind": 300, "names": 30}
+LOUD = {"kind": 100, "names": 30}
 """How much stronger; ten times as much, and the words of ``names`` are not heard any more."""
 
 

@@ -14,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModelForSequenceClassification, BertModel
+from transformers import BertModel
 
 from kg.errors import ConfigError
 from kg.settings import Settings
 from models.base import attention_written_out, load_base
 from models.batch import KnowledgeCollator, KnowledgeEncoder
+from models.classifiers import SequenceClassifier
 from models.entity_table import FIRST, EntityTable
 from models.examples import Example
 from models.kgbert import KGBertForSequenceClassification
@@ -310,7 +311,7 @@ def test_all_options_together_leave_a_model_like_any_other(run: Run, encoder: Kn
     result = trained(run, replace(task, training=replace(TRAINING, **options)))
     model = KGBertForSequenceClassification.from_pretrained(result["folder"] / "model")
     assert not any("lora" in name for name in load_file(result["folder"] / "model" / "model.safetensors"))
-    plain = load_base(run.recipe.base, AutoModelForSequenceClassification, num_labels=2)
+    plain = load_base(run.recipe.base, SequenceClassifier, num_labels=2)
     frozen = "bert.encoder.layer.0.attention.self.query.weight"
     assert torch.equal(plain.get_parameter(frozen), model.model.get_parameter(frozen))
     learned = "bert.encoder.layer.3.attention.self.query.weight"

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from models.base import load_base, load_config, load_tokenizer
+from models.classifiers import SequenceClassifier
 from models.entity_table import EntityTable
 from models.fusion import FusionConfig
 from models.masking import family_of, words_of
@@ -106,7 +107,7 @@ def test_the_model_of_a_task_and_a_fused_one_take_the_new_words_too(bases: tuple
     family = family_of(base)
     size = load_config(extended).get_text_config().vocab_size
     options = {"num_labels": 3, "pad_token_id": load_tokenizer(base).pad_token_id}
-    classifier = load_base(extended, AutoModelForSequenceClassification, **options)
+    classifier = load_base(extended, SequenceClassifier, **options)
     fused = family.kgbert_class.from_base(
         extended, EntityTable.random(num_entities=3, dim=8), fusion=FusionConfig(layers=(1,), dim=16)
     )

@@ -91,11 +91,20 @@ def corpus(folder: Path) -> Path:
     return file
 
 
-def recipe(folder: Path, *, steps: int = 12, pretrain_steps: int = 12, learning_rate: float = 1e-3) -> Path:
-    """A recipe with its data and its base model, all in ``folder``."""
+def recipe(
+    folder: Path, *, steps: int = 12, pretrain_steps: int = 12, rates: tuple[float, float] = (1e-3, 1e-3)
+) -> Path:
+    """A recipe with its data and its base model, all in ``folder``.
+
+    Args:
+        rates: learning rates of the text task, which pretraining has, too, and of the token task.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    training = f"batch_size = 8\nsave_steps = {SAVE_STEPS}\nlearning_rate = {learning_rate}\nmax_length = 48\n"
-    training += f"head_learning_rate = {learning_rate}\nfreeze_embeddings = false\nmax_steps ="
+    training, of_tokens = (
+        f"batch_size = 8\nsave_steps = {SAVE_STEPS}\nlearning_rate = {rate}\nmax_length = 48\n"
+        f"head_learning_rate = {rate}\nfreeze_embeddings = false\nmax_steps ="
+        for rate in rates
+    )
     text = f"""
 name = "tiny"
 summary = "Eight companies."
@@ -135,7 +144,7 @@ reader = "sample_tags"
 path = {json.dumps(str(sentences(folder)))}
 
 [tasks.training]
-{training} {steps}
+{of_tokens} {steps}
 [pretrain]
 corpus = [{json.dumps(str(corpus(folder)))}]
 {training} {pretrain_steps}
