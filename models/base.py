@@ -51,7 +51,9 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if extension := Extension.load(name):
         return add_terms(load_tokenizer(extension.base), extension.terms)
     with _one_line(name), quiet():
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolve_base(name), use_fast=True)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            resolve_base(name), use_fast=True, trust_remote_code=False
+        )
     return tokenizer
 
 

@@ -45,8 +45,9 @@ class _Classifier(PreTrainedModel):
     def from_pretrained(cls, name: Any, *args: Any, **kwargs: Any) -> PreTrainedModel:  # type: ignore[override]
         """The encoder's weights from ``name`` (folder or hub id); the head is new."""
         loading = {key: kwargs.pop(key) for key in ("use_safetensors", "ignore_mismatched_sizes") if key in kwargs}
+        kwargs["trust_remote_code"] = False
         config = AutoConfig.from_pretrained(name, **kwargs)
-        encoder = AutoModel.from_pretrained(name, config=config, **loading)
+        encoder = AutoModel.from_pretrained(name, config=config, trust_remote_code=False, **loading)
         return cls(config, encoder)
 
     def get_input_embeddings(self) -> Any:
@@ -90,7 +91,7 @@ class SequenceClassifier(_Classifier):
     @classmethod
     def from_pretrained(cls, name: Any, *args: Any, **kwargs: Any) -> PreTrainedModel:  # type: ignore[override]
         """The weights from ``name`` (folder or hub id); the head is new."""
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if config.is_encoder_decoder or config.model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
             model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(name, *args, **kwargs)
             return model

@@ -22,7 +22,7 @@ def load_pretrained(auto_class: Any, name: str, **options: Any) -> PreTrainedMod
         ValueError: a causal model is asked of one that sees what comes after a token.
     """
     if auto_class in (AutoModelForCausalLM, AutoModelForSeq2SeqLM):
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         if auto_class is AutoModelForSeq2SeqLM and not config.is_encoder_decoder:
             return _twice(name, config, options)
         reads_both_ways = config.is_encoder_decoder or config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -42,7 +42,7 @@ def _twice(name: str, config: Any, options: dict[str, Any]) -> PreTrainedModel:
     transform = getattr(getattr(getattr(model.decoder, "cls", None), "predictions", None), "transform", None)
     if transform is not None and "MaskedLM" not in str(config.architectures):
         nn.init.eye_(transform.dense.weight)
-    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     part: Any
     for part in (model.config, model.generation_config):
         part.decoder_start_token_id, part.pad_token_id = tokenizer.cls_token_id, tokenizer.pad_token_id
