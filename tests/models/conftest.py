@@ -13,7 +13,8 @@ from tests.models.tiny_run import recipe
 def finetuned(tmp_path_factory: pytest.TempPathFactory, server: Address) -> Path:
     """A run folder with the fused models of a text task and a token task; tests read it and leave it as it is."""
     folder = tmp_path_factory.mktemp("tiny")
-    # learnt, but not so well that no mention could change an answer: with 3e-3 that hangs on how a CPU rounds
+    # learnt, but not so well that no mention or word could change an answer: twice the rates, and that hangs on how
+    # a CPU rounds
     file = recipe(folder, steps=70, pretrain_steps=0, rates=(1e-3, 2e-3))
     assert main(["finetune", str(file), "--run", str(folder / "run")]) == 0
     return folder / "run"

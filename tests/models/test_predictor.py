@@ -38,7 +38,7 @@ def predictors(finetuned: Path) -> Mapping[str, Predictor]:
 
 
 LOUD = {"kind": 100, "names": 30}
-"""How much stronger; ten times as much, and the words of ``names`` are not heard any more."""
+"""How much stronger; ten times as much, and the words are not heard any more."""
 
 
 @pytest.fixture(scope="module")
