@@ -104,8 +104,8 @@ def own_weights(model: PreTrainedModel) -> PreTrainedModel:
 
 def mean_pooled(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
     """Mean over the real tokens: ``[batch, seq, hidden]`` and ``[batch, seq]`` to ``[batch, hidden]``."""
-    mask = attention_mask[..., None].to(states.dtype)
-    return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+    mask = attention_mask[..., None].float()  # in bfloat16 301 tokens would be 302
+    return ((states * mask).sum(1) / mask.sum(1).clamp(min=1)).to(states.dtype)
 
 
 def fast_bf16() -> bool:

@@ -26,7 +26,7 @@ class _Classifier(PreTrainedModel):
     states_read: ClassVar[int]
 
     def __init__(self, config: PretrainedConfig, encoder: PreTrainedModel | None = None) -> None:
-        encoder = AutoModel.from_config(config) if encoder is None else encoder  # before: it chooses
+        encoder = AutoModel.from_config(config) if encoder is None else encoder  # first: it chooses its attention
         super().__init__(config)
         self.loss_type = "ForSequenceClassification"
         if hasattr(encoder, "pooler"):
