@@ -42,7 +42,7 @@ TASKS: Mapping[str, tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = {
     "fiqa": ("finance_more", "score", {}, {}),
     "tatqa": ("finance_more", "questions", {}, {}),
     "credit-risk": ("finance_more", "risk", {}, {}),
-    "cuad": ("law", "clauses", {}, {"epochs": 5.0, "learning_rate": 3e-4}),
+    "cuad": ("law", "clauses", {}, {}),
     "contract-nli": ("law", "inference", {}, {}),
     "policyqa": ("law", "policies", {}, {}),
     "legal-summaries": ("law", "summaries", {}, {}),
