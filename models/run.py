@@ -26,6 +26,11 @@ from models.recipe import Recipe
 PACKAGES = ("kgfuse", "torch", "torch-geometric", "transformers", "neo4j", "pyoxigraph", "numpy", "scikit-learn")
 
 
+FORMAT = 2
+"""The next where the same settings train another model: 2, texts are classified by the mean of their states. Seeds of
+two formats would be one mean of different things."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder; every file in it is written aside and renamed."""
@@ -38,7 +43,7 @@ class Run:
         """Make the folder, or go on with one that the same recipe began.
 
         Raises:
-            ConfigError: the folder belongs to another recipe, or is something else altogether.
+            ConfigError: the folder belongs to another recipe or to other models, or is something else altogether.
         """
         config = as_toml(asdict(recipe))
         path = path.absolute()  # child processes print and compare paths of it
@@ -48,12 +53,18 @@ class Run:
                 f"{path} holds a run of other settings than {recipe.name!r} has now; name another folder with --run, "
                 f"or remove it to begin again (see {file})."
             )
+        if (path / "manifest.json").is_file() and (begun := read_manifest(path).get("format", 1)) != FORMAT:
+            raise ConfigError(
+                f"{path} holds a run whose models are of format {begun}, this kgfuse trains format {FORMAT}: they "
+                "cannot be compared; name another folder with --run. What it trained is served as before."
+            )
         if not file.is_file() and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path} is no run folder (no config.toml) and is not empty; name another with --run.")
         path.mkdir(parents=True, exist_ok=True)
         write_text(file, config)
         run = cls(path, recipe)
         run.update_manifest(
+            format=FORMAT,
             recipe=recipe.name,
             python=platform.python_version(),
             machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",

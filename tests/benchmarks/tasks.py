@@ -26,7 +26,7 @@ from rich.table import Table
 
 from models.arms import BASELINES
 from models.recipe import Recipe, load_recipe
-from models.run import as_toml
+from models.run import FORMAT, as_toml
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -143,7 +143,7 @@ def take_encoder(recipe: Recipe, folder: Path) -> None:
         if encoder and same and "relation_classification" not in kinds:
             for part in ("gnn", "table", "snapshots"):
                 shutil.copytree(other / part, folder / part)
-            kept = {**known, "recipe": recipe.name, "stages": {"gnn": encoder}}
+            kept = {**known, "format": FORMAT, "recipe": recipe.name, "stages": {"gnn": encoder}}
             for of_tasks in ("pretrained_arms", "coverage"):
                 kept.pop(of_tasks, None)
             (folder / "manifest.json").write_text(json.dumps(kept), encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 from kg.errors import ConfigError, InputError
 from models.fusion import FusionConfig
 from models.recipe import RECIPES, Graph, Recipe, Task, load_recipe, parse_recipe
-from models.run import Run, aside, child_process, data_hash, licence_of, read_manifest, write_json, write_text
+from models.run import FORMAT, Run, aside, child_process, data_hash, licence_of, read_manifest, write_json, write_text
 from models.train_kgbert import main
 from models.training import Pretrain, Training
 
@@ -96,6 +96,18 @@ def test_the_folder_of_another_recipe_is_refused_and_stays_as_it_is(changed: dic
     before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
     with pytest.raises(ConfigError, match=f"{tmp_path} holds a run of other settings than") as caught:
         Run.open(tmp_path, recipe(**changed))
+    assert "\n" not in str(caught.value)
+    assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
+
+
+@pytest.mark.parametrize("begun", [1, FORMAT + 1])
+def test_a_run_whose_models_are_others_takes_no_more_seeds(begun: int, tmp_path: Path) -> None:
+    Run.open(tmp_path, recipe()).update_manifest(format=begun)
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    with pytest.raises(
+        ConfigError, match=f"{tmp_path} holds a run whose models are of format {begun}, this kgfuse"
+    ) as caught:
+        Run.open(tmp_path, recipe(seeds=5))
     assert "\n" not in str(caught.value)
     assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
 
