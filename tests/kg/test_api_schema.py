@@ -32,7 +32,8 @@ EXAMPLES = 100  # for each route
 @pytest.fixture(scope="module")
 def described(connection: GraphStore, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenApiSchema]:
     """The description that a server process gives of itself, with a graph behind it."""
-    connection.write("MERGE (:Entity {id: 'fibo:CreditUnion', iri: 'urn:0', name: 'credit union'})")
+    connection.write("MATCH (n) DETACH DELETE n")  # of other tests: it may know this company by another IRI
+    connection.write("CREATE (:Entity {id: 'fibo:CreditUnion', iri: 'urn:0', name: 'credit union'})")
     snapshot = tiny_snapshot(tmp_path_factory.mktemp("kg") / "v1")
     with served(home, "--snapshot", str(snapshot.path), "--cypher") as server:
         yield schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/openapi.json")
