@@ -62,7 +62,7 @@ class _Classifier(PreTrainedModel):
 
     def _answer(self, read: Tensor, labels: Tensor | None) -> SequenceClassifierOutput:
         logits = self.classifier(self.dropout(read))
-        loss = None if labels is None else self.loss_function(labels, logits, self.config)
+        loss = None if labels is None else self.loss_function(labels, logits.float(), self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 

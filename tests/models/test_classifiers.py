@@ -77,6 +77,16 @@ def test_the_loss_is_that_of_the_kind_of_labels(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("kind", [SequenceClassifier, RelationClassifier])
+def test_the_loss_is_worked_out_in_float32_where_the_model_works_in_bfloat16(kind: Any, tmp_path: Path) -> None:
+    model = load_base(tiny_base(tmp_path), kind, num_labels=3).eval().to(torch.bfloat16)
+    pair = {"pair_positions": torch.tensor([[1, 3]])} if kind is RelationClassifier else {}
+    with torch.no_grad():
+        output = model(input_ids=TOKENS, labels=torch.tensor([2]), **pair)
+    assert output.logits.dtype == torch.bfloat16
+    assert torch.equal(output.loss, torch.nn.functional.cross_entropy(output.logits.float(), torch.tensor([2])))
+
+
 @pytest.mark.parametrize("auto_class", [SequenceClassifier, AutoModelForSequenceClassification])
 def test_a_saved_model_has_the_head_again_that_it_was_saved_with(auto_class: Any, tmp_path: Path) -> None:
     base = load_base(tiny_base(tmp_path / "base"), auto_class, num_labels=3)
