@@ -83,7 +83,7 @@ class Masker:
 
     def __call__(self, feature: Mapping[str, Any], draw: int) -> dict[str, Any]:
         """``feature`` with masked ``input_ids`` and ``labels``; the same draw gives the same masks."""
-        rng = random.Random(draw)  # noqa: S311
+        rng = random.Random(f"masks {draw}")  # noqa: S311 - or `hide_mentions` would hide just the masked ones
         tokens = list(feature["input_ids"])
         words = words_of(tokens, self.tokenizer)
         free, mentioned = mentions_apart(words, feature.get("token_mentions") or [0] * len(tokens))

@@ -24,6 +24,7 @@ from models.masking import (
     family_of,
     predict_masked_only,
 )
+from models.mentions import hide_mentions
 from tests.models.families import FAMILIES, tiny_language_model
 
 MINILM = load_tokenizer("minilm")
@@ -63,6 +64,17 @@ def test_a_word_is_masked_whole(feature: dict) -> None:
         for position, piece in enumerate(pieces):
             if piece.startswith("##"):
                 assert (labels[position] == IGNORED) == (labels[position - 1] == IGNORED)
+
+
+def test_entities_are_hidden_as_often_of_masked_mentions_as_of_others(feature: dict) -> None:
+    linked = {**feature, "mention_entities": [[2]], "mention_priors": [[1.0]], "mention_links": [0]}
+    hidden: dict[bool, list[bool]] = {True: [], False: []}
+    for draw in range(600):
+        masked = masker(mention_probability=0.5)(linked, draw)
+        kept = hide_mentions(masked, 0.5, draw)["mention_entities"]
+        hidden[masked["labels"][1] != IGNORED].append(not kept)
+    shares = {asked: sum(times) / len(times) for asked, times in hidden.items()}
+    assert shares[True] == pytest.approx(shares[False], abs=0.15)
 
 
 def test_special_tokens_are_never_asked_and_labels_are_the_original_tokens(feature: dict) -> None:
