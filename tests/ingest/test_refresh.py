@@ -327,6 +327,16 @@ def test_a_refresh_that_changes_nothing_leaves_the_lossless_copy(tmp_path: Path,
     assert copy.read_bytes() != before
 
 
+def test_predicates_called_like_our_own_keys_are_refreshed(tmp_path: Path, store: GraphStore) -> None:
+    text = "ex:p rdfs:label '{}' ; ex:claims 'A pump.' ; ex:gone_in 'Paris' ; ex:gone_from 'Rome' ."
+    load(tmp_path, text.format("Pump"))
+    load(tmp_path, "ex:p rdfs:label 'pump' .", "two")
+    refresh(tmp_path, text.format("Pumps"))
+    (row,) = store.read("MATCH (n {id: 'ex:p'}) RETURN n.name AS name, n.tail AS tail")
+    assert row["name"] == "Pumps"
+    assert sorted(row["tail"]) == ["ex:claims=A pump.", "ex:gone_from=Rome", "ex:gone_in=Paris"]
+
+
 def test_a_dry_run_makes_no_schema(tmp_path: Path, store: GraphStore) -> None:
     names = [row["name"] for row in store.read("SHOW CONSTRAINTS YIELD name")]
     try:
