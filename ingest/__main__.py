@@ -25,7 +25,7 @@ class _Reading:
     source: tyro.conf.Positional[str]
     """Which reader understands the input: fibo, umls, wikidata, rdf, obo, table, openstax, cuad or cpc."""
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """Files or folders."""
+    """Files or folders; of obo and cpc, files."""
     source_id: str | None = None
     """Name of the data set in the graph; default what the source is called, or the name of the first path."""
     prefix: str | None = None
@@ -178,7 +178,7 @@ class Mine:
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """Texts: .txt, or .jsonl with the key text, plain or .gz, or folders of them."""
+    """Texts: .txt, or .jsonl with the key text, plain or packed, or folders of them."""
     out: Path
     """Folder for names.tsv and edges.tsv."""
     terms: int = 2000
