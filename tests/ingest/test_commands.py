@@ -2,8 +2,10 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from ingest.sources import READERS
 from kg.graph_hash import graph_hash
 from kg.store import GraphStore
+from tests.ingest.faults import statements
 
 ROOT = Path(__file__).parent.parent.parent
 TURTLE = """@prefix ex: <http://e/> .
@@ -159,6 +162,20 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(
     done = ingest({"KGFUSE_HOME": str(tmp_path)}, "load", "rdf", tmp_path / "tiny.ttl", option, tmp_path / place)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert f"{option}: {tmp_path / place} cannot be written (" in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["kgfuse-*/*", "release-*"], ids=["parsing", "mapping"])
+def test_a_load_that_is_terminated_leaves_no_folder(folder: str, tmp_path: Path) -> None:
+    file, work = statements(tmp_path / "many.nt", 100_000), tmp_path / "home" / "work"
+    command = [sys.executable, "-m", "ingest", "load", "rdf", str(file)]
+    env = {**os.environ, "KGFUSE_HOME": str(tmp_path / "home")}
+    child = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    while child.poll() is None and not any(work.glob(folder)):
+        time.sleep(0.005)
+    child.terminate()
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, said) == (130, "Interrupted; what was finished is kept.\n")
+    assert list(work.iterdir()) == []
 
 
 def test_help_names_every_source_and_command(home: Path) -> None:
