@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ingest.__main__ import Load
+from ingest.report import Report
 from ingest.sources import READERS
+from kg.errors import ConfigError
 from kg.graph_hash import graph_hash
 from kg.store import GraphStore
 from tests.ingest.faults import statements
@@ -162,6 +165,14 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(
     done = ingest({"KGFUSE_HOME": str(tmp_path)}, "load", "rdf", tmp_path / "tiny.ttl", option, tmp_path / place)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert f"{option}: {tmp_path / place} cannot be written (" in done.stderr
+
+
+def test_a_load_is_said_even_where_its_report_cannot_be_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="--report: .* cannot be written"):
+        Load(source="rdf", paths=(), report=tmp_path).show(Report("tiny"))
+    assert "tiny: read 0 statements" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("folder", ["kgfuse-*/*", "release-*"], ids=["parsing", "mapping"])
