@@ -25,7 +25,7 @@ class _Reading:
     source: tyro.conf.Positional[str]
     """Which reader understands the input: fibo, umls, wikidata, rdf, obo, table, openstax, cuad or cpc."""
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """Files or folders."""
+    """Files or folders; of obo and cpc, files."""
     source_id: str | None = None
     """Name of the data set in the graph; default what the source is called, or the name of the first path."""
     prefix: str | None = None
@@ -56,15 +56,20 @@ class _Reading:
     """Write the load report to this file, too."""
 
     def how(self) -> dict[str, Any]:
-        """The options as ``ingest.run`` takes them."""
+        """The options as ``ingest.run`` takes them; a report that could not be saved is refused before the work."""
+        from ingest.report import writing
+
+        if self.report is not None:
+            with writing(self.report, "--report"):
+                pass
         selecting = ("sab", "languages", "attributes", "also", "classes", "properties", "ids")
         names = ("source_id", "prefix", "release", "max_bad", "quarantine", "engine", *selecting)
         return {name: getattr(self, name) for name in names}
 
     def show(self, report: "Report") -> None:
         """Print what a load did, and save it where ``--report`` says."""
-        if self.report is not None:
-            report.save(self.report)
+        from ingest.report import writing
+
         said = report.as_json()
         kept = ", ".join(f"{count:,} {what}" for what, count in sorted(said["kept"].items(), key=lambda kv: -kv[1]))
         name = f"{report.source} {report.release}".strip()
@@ -97,6 +102,9 @@ class _Reading:
         )
         if report.snapshot:
             print(f"  snapshot: {report.snapshot}")
+        if self.report is not None:
+            with writing(self.report, "--report"):
+                report.save(self.report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +178,7 @@ class Mine:
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """Texts: .txt, or .jsonl with the key text, plain or .gz, or folders of them."""
+    """Texts: .txt, or .jsonl with the key text, plain or packed, or folders of them."""
     out: Path
     """Folder for names.tsv and edges.tsv."""
     terms: int = 2000

@@ -1,5 +1,6 @@
 """Anonymous nodes (restrictions, unions, lists of OWL, or anything else) folded into the relationships they state."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -29,6 +30,7 @@ SILENT = frozenset({TYPE, RDFS + "subClassOf", OWL + "equivalentClass"})
 """Predicates that a restriction follows as a matter of course."""
 MAX_VIA = 3
 """Predicates that are remembered on the way; a cycle of anonymous nodes has no end."""
+_COUNT = re.compile("[0-9]{1,19}")
 
 
 class Row(NamedTuple):
@@ -86,8 +88,9 @@ class Anonymous:
         waiting = [Edge(predicate, node).saying(derived=True)]
         while waiting:  # no recursion: a list of rdf:rest is as deep as it is long
             state = waiting.pop()
-            if state not in seen:
-                seen.add(state)
+            where = state._replace(place=0)  # each round of a list that is its own rest is at another place
+            if where not in seen:
+                seen.add(where)
                 for edge, is_named in self._step(state):
                     found.add(edge) if is_named else waiting.append(edge)
         return sorted(found, key=repr)
@@ -148,7 +151,8 @@ class Anonymous:
         for row in rows:
             if row.predicate in RESTRICTIONS:
                 said["quantifier"] = name = RESTRICTIONS[row.predicate]
-                if row.kind == "literal" and row.object.isdigit() and name in ("min", "max", "exact"):
+                is_count = row.kind == "literal" and name in ("min", "max", "exact") and _COUNT.fullmatch(row.object)
+                if is_count and int(row.object) < 1 << 63:
                     said["n"] = int(row.object)
         if on.kind == "blank":  # an inverse: the restriction runs the other way
             self.folded.add(on.object)

@@ -26,6 +26,7 @@ from rich.progress import Progress
 from ingest.load import BATCH, RECORD_SOURCE, batches, progress_bars
 from ingest.release import Release
 from ingest.report import Report, cpu_seconds_of
+from ingest.vocabulary import RESERVED
 from kg import neo4j_process
 from kg.errors import StoreFailed, StoreUnavailable
 from kg.local_server import Address, LocalServer
@@ -52,7 +53,7 @@ TYPES = {
 TEXTS = ("name", "definition")
 LISTS = ("names", "name_kinds", "name_origins", "definitions", "tail")
 OWN_KEYS = {
-    "nodes": frozenset({"id", "iri", *TEXTS, *LISTS, "sources", "hashes"}),
+    "nodes": RESERVED - {"relation"},
     "edges": frozenset({"sid", "sources"}),
 }
 """Keys whose values are not the source's; a property of such a name is not kept, here as in ``ingest.load``."""

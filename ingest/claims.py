@@ -8,10 +8,10 @@ from itertools import zip_longest
 from typing import Any
 
 from ingest.release import STUB, node_row, packed, unpacked
+from ingest.vocabulary import BOOKKEEPING
 from kg.schema import source_label
 from kg.types import Entity
 
-BOOKKEEPING = frozenset({"id", "iri", "sources", "hashes", "claims", "gone_in", "gone_from"})
 GONE = frozenset({"Entity", "Deprecated", "Tombstone"})
 """Labels of what no source asserts any more."""
 

@@ -1,9 +1,11 @@
-"""Open a file whatever it is packed with: plain, gzip, bzip2 or zstandard, by its ending."""
+"""Open a file whatever it is packed with (plain, gzip, bzip2 or zstandard, by its ending), and read it by the line."""
 
 import bz2
 import gzip
 import io
 import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -14,6 +16,9 @@ from kg.errors import InputError
 PACKED = (".gz", ".bz2", ".zst")
 UNPACKING_ERRORS = (OSError, EOFError, zlib.error)
 """What reading such a file can raise when it is truncated or damaged."""
+MAX_LINE = 64 << 20
+"""Bytes of a line that is held; the longest entity of Wikidata takes about 5 MB."""
+TOO_LONG = f"longer than {MAX_LINE >> 20} MiB"
 BUFFER, PIECE = 1 << 20, 1 << 16
 MAX_GROWTH, GROWTH_FROM = 250, 16 << 20
 """A file that unpacks to more than this many times its size is refused once it has given so many bytes.
@@ -31,6 +36,35 @@ def open_bytes(path: Path) -> BinaryIO:
     if path.suffix not in PACKED:
         return path.open("rb", buffering=BUFFER)
     return cast(BinaryIO, io.BufferedReader(_Unpacked(path), BUFFER))
+
+
+def numbered(
+    file: Path, longest: int = MAX_LINE, *, advance: Callable[[int], None] | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers; of one that is longer than ``longest`` only so much, and without a newline.
+
+    Args:
+        advance: told how many bytes of the file, packed as it is, have been read since it was told last.
+
+    Raises:
+        InputError: the file cannot be read, or ``open_bytes`` refuses it.
+    """
+    if file.is_dir():
+        raise InputError(file, "is a folder; name the files in it")
+    try:
+        with open_bytes(file) as stream:
+            packed = getattr(getattr(stream, "raw", None), "packed", stream)
+            number, is_start, last = 1, True, 0
+            for part in iter(partial(stream.readline, longest), b""):
+                if is_start:
+                    yield number, part
+                is_start = len(part) < longest or part[-1:] == b"\n"
+                number += is_start
+                if advance is not None:
+                    advance(packed.tell() - last)
+                    last = packed.tell()
+    except UNPACKING_ERRORS as error:
+        raise InputError(file, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 class _Unpacked(io.RawIOBase):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
 
-from ingest.compression import PACKED
+from ingest.compression import PACKED, UNPACKING_ERRORS, open_bytes
 from ingest.parser import (
     FORMATS,
     LINES,
@@ -31,6 +32,7 @@ from ingest.parser import (
 )
 from ingest.report import Report
 from ingest.segments import SCHEMA, STORED, Chunk, Parsed
+from ingest.vocabulary import RDF
 from kg.errors import InputError
 from kg.parallel import WorkerDied, map_chunks
 
@@ -67,14 +69,9 @@ class Statements:
             if part.num_rows:
                 yield part
 
-    @cached_property
-    def table(self) -> pa.Table:
-        """Everything, anonymous nodes first; for inputs that fit memory."""
-        return pa.concat_tables([self.blank, *self.parts()], promote_options="permissive").unify_dictionaries()
-
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The RDF files below ``paths``, sorted; catalogs and other XML that is no RDF are left out.
+    """The RDF files below ``paths``, sorted; of a folder, catalogs and other XML that is no RDF are left out.
 
     Raises:
         InputError: a path does not exist, or there is no RDF file at all.
@@ -89,11 +86,25 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
             found += [
                 file
                 for file in sorted(path.rglob("*"))
-                if file.is_file() and rdf_suffix(file) in FORMATS and not file.name.startswith("catalog-")
+                if file.is_file() and rdf_suffix(file) in FORMATS and (rdf_suffix(file) != ".xml" or _is_rdf(file))
             ]
     if not found:
         raise InputError(paths[0], f"holds no RDF file ({', '.join(FORMATS)})")
     return found
+
+
+def _is_rdf(file: Path) -> bool:
+    """Whether the root element is ``rdf:RDF``."""
+    tags: list[str] = []
+    parser = expat.ParserCreate(namespace_separator="")
+    parser.StartElementHandler = lambda tag, attributes: tags.append(tag)
+    try:
+        with open_bytes(file) as content:
+            while not tags and (piece := content.read(1 << 16)):
+                parser.Parse(piece, False)
+    except (expat.ExpatError, *UNPACKING_ERRORS):
+        pass  # what breaks off behind its root is for the parser to say
+    return tags[:1] == [f"{RDF}RDF"]
 
 
 def parse(files: Sequence[Path], report: Report, *, workers: int | None = None) -> Statements:

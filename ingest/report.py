@@ -4,12 +4,16 @@ import json
 import resource
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import psutil
 
+from kg.errors import ConfigError
 from kg.parallel import Engine
 
 MAX_LISTED, MAX_TEXT = 1000, 200
@@ -82,7 +86,8 @@ class Report:
         return self.read == sum(self.kept.values()) + sum(self.skipped.values()) + self.num_quarantined
 
     def as_json(self) -> dict[str, Any]:
-        own = time.process_time() + resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        own = time.process_time() + children.ru_utime + children.ru_stime
         peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         return {
             "source": self.source,
@@ -105,10 +110,27 @@ class Report:
         }
 
     def save(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(file.name + ".part")
         part.write_text(json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         part.rename(file)
+
+
+@contextmanager
+def writing(file: Path, option: str) -> Iterator[None]:
+    """A block that writes ``file``, or prepares to; entered only if its folder can be made and written.
+
+    Raises:
+        ConfigError: the file or its folder cannot be written; ``option`` names it.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        with TemporaryFile(dir=file.parent):
+            pass
+        yield
+    except OSError as error:
+        raise ConfigError(f"{option}: {file} cannot be written ({error.strerror}); name another place.") from error
 
 
 def cpu_seconds_of(pid: int | None) -> float:

@@ -1,11 +1,13 @@
 """One load or refresh from beginning to end: read, map, write the difference, account for everything."""
 
+import re
 import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from ingest.difference import Difference, find_difference, read_sources, rows_wh
 from ingest.load import BATCH, READ_NODES, batches, load
 from ingest.rdf import keep
 from ingest.release import STUB, Release, write_release
-from ingest.report import Report, cpu_seconds_of
+from ingest.report import Report, cpu_seconds_of, writing
 from ingest.sources import NAMED, OPTIONS, READERS
 from kg.errors import ConfigError, InputError
 from kg.local_server import LocalServer
@@ -28,6 +30,8 @@ BULK_FROM = 4_000_000
 """Statements from which on Neo4j's importer, whose start costs seconds, is the better way into an empty graph."""
 MAX_LOSS = 0.2
 """Share of its entities that a source may lose from one release to the next; a refresh refuses more unless forced."""
+CANONICAL = "canonical.parquet"
+"""The lossless copy in the folder of a release, until the graph holds it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,10 @@ class Input:
         unknown = sorted(self.chosen.keys() - set(OPTIONS.get(self.source, ())))
         if unknown:
             raise ConfigError(f"The source {self.source} has no option --{unknown[0]}.")
+        if self.source_id and not re.fullmatch(r"[A-Za-z0-9][\w .-]{0,99}", self.source_id):  # it names folders, too
+            raise ConfigError(
+                f"--source-id is {self.source_id[:100]!r}; expected a name of letters and digits, such as wiki-2024."
+            )
         if source_label(self.name) in {"", "Entity", "Source", "Format", *KINDS}:
             raise ConfigError(f"The data set cannot be called {self.name!r} in the graph; name it with --source-id.")
 
@@ -147,7 +155,7 @@ def refresh_source(
     """
     wanted, settings = Input.of(source, paths, **how), Settings.from_env()
     report = _report(wanted, settings, max_bad, quarantine, engine)
-    with reading(wanted, settings, report) as release, _importing(settings, report) as store:
+    with reading(wanted, settings, report) as release, _importing(settings, report, writes=not dry_run) as store:
         difference = find_difference(store, release, _previous(settings, store, wanted.name))
         report.changes = changes(store, difference)
         held = difference.held.nodes.num_rows
@@ -171,11 +179,17 @@ def refresh_source(
 def reading(wanted: Input, settings: Settings, report: Report) -> Iterator[Release]:
     """Read and map the input into a release on disk; it is gone after the block, unless it was settled.
 
-    The lossless copy of what is RDF is kept.
+    The lossless copy of what is RDF is in its folder.
+
+    Raises:
+        StoreUnavailable: NEO4J_URI is set and does not answer, which is asked before hours are spent on reading.
     """
+    if settings.neo4j_uri is not None:
+        with open_store(settings):
+            pass
     read = READERS[wanted.source](wanted.paths, wanted.name, report, wanted.prefix or wanted.name, **wanted.chosen)
     report.release, report.licence = wanted.release or read.release, read.licence
-    work, canonical = settings.home / "work", settings.home / "canonical" / wanted.name
+    work = settings.home / "work"
     try:
         work.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="release-", dir=work))  # another process may read the same source
@@ -187,7 +201,7 @@ def reading(wanted: Input, settings: Settings, report: Report) -> Iterator[Relea
                 folder, read.items, source=wanted.name, release=report.release, licence=report.licence
             )
             if read.statements is not None:
-                keep(read.statements, canonical / f"{report.release or 'unnamed'}.parquet")
+                keep(read.statements, folder / CANONICAL)
         except OSError as error:
             raise _unwritable(settings, error) from error
         if not report.balances:
@@ -244,18 +258,20 @@ def rename_candidates(store: GraphStore, difference: Difference) -> list[dict[st
 def _report(wanted: Input, settings: Settings, max_bad: int | None, quarantine: Path | None, engine: Engine) -> Report:
     """An empty report; an earlier load's unreadable lines are forgotten."""
     file = quarantine or settings.home / "quarantine" / f"{wanted.name}.jsonl"
-    file.unlink(missing_ok=True)
+    with writing(file, "--quarantine" if quarantine else "KGFUSE_HOME"):
+        file.unlink(missing_ok=True)
     work = settings.home / "work"
     return Report(wanted.name, quarantine_file=file, max_bad=max_bad, engine=engine, work=work)
 
 
 @contextmanager
-def _importing(settings: Settings, report: Report) -> Iterator[GraphStore]:
-    """The store, for this import alone; what the local server works is added to the report."""
+def _importing(settings: Settings, report: Report, *, writes: bool = True) -> Iterator[GraphStore]:
+    """The store, for this import alone, with its schema if it ``writes``; what the local server works is reported."""
     with open_store(settings) as store:
         server = None if settings.neo4j_uri else LocalServer(settings.home).status().get("pid")
         before = cpu_seconds_of(server)
-        ensure_schema(store)
+        if writes:
+            ensure_schema(store)
         with store.exclusive():
             yield store
         report.server_cpu_seconds = cpu_seconds_of(server) - before
@@ -268,8 +284,21 @@ def _previous(settings: Settings, store: GraphStore, source: str) -> Release | N
 
 
 def _settle(settings: Settings, release: Release) -> None:
-    """Keep a release that is in the graph now for the next difference, and no older one."""
+    """Keep a release that is in the graph now for the next difference, and no older one; of RDF the lossless copy."""
+    copy = release.folder / CANONICAL
+    if copy.exists():
+        place = settings.home / "canonical" / release.source / f"{file_name(release.manifest['release'])}.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        copy.rename(place)
     folder = settings.home / "releases" / release.source / release.sha256[:16]
     shutil.rmtree(folder.parent, ignore_errors=True)
     folder.parent.mkdir(parents=True)
     release.folder.rename(folder)
+
+
+def file_name(release: str) -> str:
+    """What the lossless copy of a release is called; a hash tells names apart that no file can have."""
+    plain = re.sub(r"[^\w.-]+", "_", release, flags=re.ASCII).lstrip(".")[:100]
+    if plain != release:
+        plain += f"-{blake2b(release.encode(), digest_size=4).hexdigest()}"
+    return plain or "unnamed"

@@ -62,12 +62,12 @@ DEFINITIONS = (
 DEPRECATED = OWL + "deprecated"
 SHAPE = ("predicate", "language", "datatype")
 """What decides on a literal."""
-RESERVED = frozenset(
-    {
-        *("id", "iri", "name", "names", "name_kinds", "name_origins", "definition", "definitions", "tail"),
-        *("sources", "hashes", "relation"),
-    }
-)
+BOOKKEEPING = frozenset({"id", "iri", "sources", "hashes", "claims", "gone_in", "gone_from"})
+"""Keys of a node that say nothing of the entity."""
+RESERVED = BOOKKEEPING | {
+    *("name", "names", "name_kinds", "name_origins", "definition", "definitions", "tail", "relation"),
+}
+"""Keys that no literal of a source becomes: such a predicate goes to the tail."""
 MAX_PROPERTY = 8000
 """Longer values go to the tail; an index entry of Neo4j ends at about 8 kB."""
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from functools import reduce
@@ -24,7 +25,8 @@ def run(prog: str, commands: Sequence[type[Command]], argv: Sequence[str] | None
     """Parse ``argv`` into one of ``commands``, run it, and return the exit code.
 
     Command names are the class names in kebab case. A failure of ours is one line on standard error; anything
-    unforeseen is reported in one line too, with the traceback behind ``KGFUSE_DEBUG=1``.
+    unforeseen is reported in one line too, with the traceback behind ``KGFUSE_DEBUG=1``. SIGTERM ends a command as
+    Ctrl-C does, so that it leaves no working folder; a server that drains handles it on its own meanwhile.
     """
     import tyro
 
@@ -32,6 +34,7 @@ def run(prog: str, commands: Sequence[type[Command]], argv: Sequence[str] | None
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("neo4j").setLevel(logging.ERROR)  # at DEBUG the driver logs query parameters
     union: Any = commands[0] if len(commands) == 1 else reduce(or_, commands)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         command: Command = tyro.cli(union, prog=prog, args=argv, config=(tyro.conf.OmitSubcommandPrefixes,))
         command.run()
@@ -52,4 +55,6 @@ def run(prog: str, commands: Sequence[type[Command]], argv: Sequence[str] | None
         hint = "run again with KGFUSE_DEBUG=1 for the traceback"
         print(f"{prog}: unexpected {type(error).__name__}: {error} ({hint})", file=sys.stderr)  # noqa: T201
         return EXIT_FAILED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     return 0

@@ -1,13 +1,12 @@
 """Sentences of a corpus, a line in memory at a time."""
 
-import gzip
-import json
 import re
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ingest.compression import MAX_LINE, TOO_LONG, numbered, unpacked_name
+from ingest.sources.reading import parse_json
 from kg.errors import InputError
 
 SUFFIXES = (".txt", ".jsonl")
@@ -29,17 +28,20 @@ class Sentence(NamedTuple):
 
 
 def find_corpus(paths: Sequence[Path]) -> list[Path]:
-    """The ``.txt`` and ``.jsonl`` files, also ``.gz``, among paths and in folders.
+    """The ``.txt`` and ``.jsonl`` files, also packed, among paths and in folders.
 
     Raises:
-        InputError: there are none.
+        InputError: a path has none.
     """
     files = []
     for path in paths:
-        found = [path] if path.is_file() else sorted(path.rglob("*"))
-        files += [file for file in found if file.name.removesuffix(".gz").endswith(SUFFIXES)]
-        if not files:
-            raise InputError(path, f"holds no text; expected {' or '.join(SUFFIXES)}, plain or .gz")
+        if not path.exists():
+            raise InputError(path, "no such file or folder")
+        found = sorted(path.rglob("*")) if path.is_dir() else [path]
+        texts = [file for file in found if unpacked_name(file).suffix in SUFFIXES and not file.is_dir()]
+        if not texts:
+            raise InputError(path, f"holds no text; expected {' or '.join(SUFFIXES)}, plain or packed")
+        files += texts
     return files
 
 
@@ -53,19 +55,16 @@ def sentences(files: Sequence[Path], advance: Callable[[int], None]) -> Iterator
         InputError: a file cannot be read, saying where.
     """
     for file in files:
-        last = number = 0
-        is_json = file.name.removesuffix(".gz").endswith(".jsonl")
-        try:
-            with file.open("rb") as raw, gzip.open(raw) if file.suffix == ".gz" else raw as stream:
-                for number, line in enumerate(stream, 1):
-                    text = json.loads(line)["text"] if is_json else line.decode("utf-8")
-                    for part in (part for block in text.splitlines() for part in _END.split(block)):
-                        if part.strip():
-                            yield Sentence(" ".join(part.split()), f"{file.name}:{number}")
-                    advance(raw.tell() - last)
-                    last = raw.tell()
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(file, f"cannot be read: {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            expected = "a JSON object with text" if is_json else "UTF-8"
-            raise InputError(file, f"expected {expected} ({type(error).__name__}: {error})", line=number) from error
+        is_json = unpacked_name(file).suffix == ".jsonl"
+        for number, line in numbered(file, advance=advance):
+            if len(line) == MAX_LINE:
+                raise InputError(file, TOO_LONG, line=number)
+            try:
+                text = parse_json(line)["text"] if is_json else line.decode("utf-8")
+                blocks = text.splitlines()
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                expected = "a JSON object with text" if is_json else "UTF-8"
+                raise InputError(file, f"expected {expected} ({type(error).__name__}: {error})", line=number) from error
+            for part in (part for block in blocks for part in _END.split(block)):
+                if part.strip():
+                    yield Sentence(" ".join(part.split()), f"{file.name}:{number}")

@@ -80,17 +80,24 @@ def _entries(catalog: Path) -> Iterator[tuple[str, Path | str]]:
 
     _parse(catalog, catalog.read_bytes(), start)
     for iri, uri in entries:
+        place = _place(folder, uri)
+        yield iri, place if isinstance(place, Path) else f"{catalog} names {uri}{place}"
+
+
+def _place(folder: Path, uri: str) -> Path | str:
+    """The file in ``folder`` that an entry names, or what is wrong with it."""
+    try:
         parts = urlsplit(uri)
         if parts.scheme or parts.netloc:
-            yield iri, f"{catalog} names {uri}; expected a relative path"
-            continue
+            return "; expected a relative path"
         place = (folder / unquote(parts.path)).resolve()
         if not place.is_relative_to(folder):
-            yield iri, f"{catalog} names {uri}, which is outside of its folder"
-        elif place.is_file() and place.suffix == ".rdf":
-            yield iri, place
-        else:
-            yield iri, f"{catalog} names {uri}, which is no .rdf file on disk"
+            return ", which is outside of its folder"
+        if place.is_file() and place.suffix == ".rdf":
+            return place
+    except (ValueError, OSError, RuntimeError):  # no address, a NUL, too long for a disk, a link to itself
+        pass
+    return ", which is no .rdf file on disk"
 
 
 def _imports(file: Path) -> list[str]:

@@ -24,7 +24,7 @@ _CODE = re.compile(r"([A-HY])(?:(\d\d)(?:([A-Z])(?:(\d+)/(\d+))?)?)?")
 
 
 def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> Reading:
-    """JSON lines of code, title, definition and refs, also ``.gz``.
+    """JSON lines of code, title, definition and refs, also packed; of a code that comes twice, the first is read.
 
     A group is below its main group, for the dots that place it among its fellows are not in this data; a main group is
     below its subclass, that below its class and section. References to codes without a definition are left out.
@@ -40,8 +40,11 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> 
             if not _CODE.fullmatch(code) or not isinstance(refs, list):
                 report.quarantine(path, number, f"expected a code such as A01B1/02 and a list of refs, got {code!r}")
                 continue
-            report.keep("definition")
             report.read += len(refs)
+            if code in found:
+                report.skip("code that was described before", 1 + len(refs))
+                continue
+            report.keep("definition")
             found[code] = [str(ref) for ref in refs]
             title = plain(str(row["title"]))
             definition = (

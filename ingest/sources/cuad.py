@@ -63,7 +63,7 @@ def _contract(row: dict[str, str], made: Making) -> None:
     properties = {slug(column).replace("-", "_"): iso(said[column]) for column in DATES if said[column]}
     if said["Document Name"]:
         properties["title"] = said["Document Name"]
-    stem = row["Filename"].rpartition(".")[0]
+    stem = re.sub(r"(?<=.)\.[A-Za-z]{1,5}$", "", row["Filename"])
     contract = made.entity(slug(stem), name=stem, properties=properties)
     for kind in types(stem):
         made.edge(contract, "INSTANCE_OF", made.entity(f"type-{slug(kind)}", name=kind, kinds=("Class",)))

@@ -301,10 +301,10 @@ class Metathesaurus:
         for concept in self.concepts.values():
             counts = Counter(attribute for attribute, _, _ in concept.attributes)
             found |= {attribute for attribute, count in counts.items() if count > 1}
-            found |= {name for name, _, value in concept.attributes if len(value) > MAX_PROPERTY or name in RESERVED}
+            found |= {name for name, _, value in concept.attributes if len(value) > MAX_PROPERTY}
             for name, _, _ in concept.attributes:
                 keys[property_key(name)].add(name)
-        return found.union(*(names for names in keys.values() if len(names) > 1))
+        return found.union(*(names for key, names in keys.items() if len(names) > 1 or key in RESERVED))
 
     def _entity(self, concept: Concept, several: set[str]) -> Entity:
         kinds = ("Concept", "Deprecated") if concept.is_obsolete else ("Concept",)

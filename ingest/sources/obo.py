@@ -3,13 +3,12 @@
 Format: the OBO Flat File Format 1.4 guide (owlcollab.github.io/oboformat).
 """
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
+from ingest.compression import MAX_LINE, TOO_LONG, numbered
 from ingest.names import upper_snake
 from ingest.report import Report
 from ingest.sources.reading import Reading
@@ -18,6 +17,7 @@ from kg.types import Entity, Name, Triple
 
 SCOPES: Mapping[str, str] = {"EXACT": "syn", "BROAD": "broad", "NARROW": "narrow", "RELATED": "related"}
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"\s*(.*)')
+_PURL = re.compile(r"http://purl\.obolibrary\.org/obo/([A-Za-z]+)_(\w+)")
 _ESCAPE = re.compile(r"\\(.)")
 _ESCAPES = {"n": "\n", "t": "\t", "W": " "}
 Stanza = list[tuple[str, str, int]]
@@ -28,16 +28,17 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> 
     releases: list[str] = []
     entities: dict[str, Entity] = {}
     triples: dict[str, Triple] = {}
+    spelt: dict[str, str] = {}
     for path in paths:
         for name, stanza in stanzas(path, report):
             if not name:
                 releases += [value for tag, value, _ in stanza if tag == "data-version"]
                 report.keep("header", len(stanza))
             elif name in ("Term", "Typedef"):
-                if any(tag == "id" and curie(value) in entities for tag, value, _ in stanza):
+                if any(tag == "id" and curie(value, spelt) in entities for tag, value, _ in stanza):
                     report.skip("stanza of an id that was described before", len(stanza))
                     continue
-                entity, edges = _term(name, stanza, source_id, path, report)
+                entity, edges = _term(name, stanza, source_id, path, report, spelt)
                 if entity is not None:
                     entities[entity.id] = entity
                     triples.update((edge.sid, edge) for edge in edges)
@@ -46,7 +47,7 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> 
     for triple in triples.values():
         for end in (triple.head, triple.tail):
             if end not in entities:
-                entities[end] = Entity(id=end, iri=_iri(end), source=source_id, kinds=("Stub",))
+                entities[end] = Entity(id=end, iri=_iri(end, spelt), source=source_id, kinds=("Stub",))
     items: list[Entity | Triple] = [
         *sorted(entities.values(), key=lambda e: e.id),
         *sorted(triples.values(), key=lambda t: t.sid),
@@ -57,7 +58,11 @@ def read(paths: Sequence[Path], source_id: str, report: Report, prefix: str) -> 
 def stanzas(path: Path, report: Report) -> Iterator[tuple[str, Stanza]]:
     """(stanza name, its tag-value clauses with line numbers); the header comes first, with an empty name."""
     name, stanza = "", Stanza()
-    for number, raw in _numbered(path):
+    for number, raw in numbered(path):
+        if len(raw) == MAX_LINE:
+            report.read += 1
+            report.quarantine(path, number, TOO_LONG)
+            continue
         try:
             line = raw.decode("utf-8").strip()
         except UnicodeDecodeError as error:
@@ -81,22 +86,15 @@ def stanzas(path: Path, report: Report) -> Iterator[tuple[str, Stanza]]:
     yield name, stanza
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            yield from enumerate(stream, 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _term(name: str, stanza: Stanza, source: str, path: Path, report: Report) -> tuple[Entity | None, list[Triple]]:
+def _term(
+    name: str, stanza: Stanza, source: str, path: Path, report: Report, spelt: dict[str, str]
+) -> tuple[Entity | None, list[Triple]]:
     ids = [value for tag, value, _ in stanza if tag == "id"]
     if not ids:
         for _, _, number in stanza:
             report.quarantine(path, number, f"a [{name}] without id")
         return None, []
-    head = curie(ids[0])
+    head = curie(ids[0], spelt)
     kinds = {"Class" if name == "Term" else "ObjectProperty"}
     names: list[Name] = []
     definitions: list[str] = []
@@ -122,7 +120,7 @@ def _term(name: str, stanza: Stanza, source: str, path: Path, report: Report) ->
             kinds |= {"Deprecated"} if value.startswith("true") else set()
             report.keep("node label")
         elif tag in ("is_a", "replaced_by", "consider", "inverse_of", "relationship", "intersection_of"):
-            edge = _edge(head, tag, value, source)
+            edge = _edge(head, tag, value, source, spelt)
             if edge is None:
                 report.quarantine(path, number, f"expected what {tag} refers to, got {value[:60]!r}")
                 continue
@@ -135,7 +133,7 @@ def _term(name: str, stanza: Stanza, source: str, path: Path, report: Report) ->
             report.keep("tail")
     entity = Entity(
         id=head,
-        iri=_iri(head),
+        iri=_iri(head, spelt),
         source=source,
         kinds=tuple(sorted(kinds)),
         name=next((said.text for said in names if said.kind == "pref"), None),
@@ -158,7 +156,7 @@ def _name(tag: str, value: str) -> Name | None:
     return Name(text=unescape(quoted[1]), kind=SCOPES.get(scope, "related"), language="en")
 
 
-def _edge(head: str, tag: str, value: str, source: str) -> Triple | None:
+def _edge(head: str, tag: str, value: str, source: str, spelt: dict[str, str]) -> Triple | None:
     body = re.split(r"(?:^|\s+)[!{]", value)[0].split()
     if len(body) < (2 if tag == "relationship" else 1):
         return None
@@ -167,26 +165,38 @@ def _edge(head: str, tag: str, value: str, source: str) -> Triple | None:
     if tag == "intersection_of":
         relation = "SUBCLASS_OF" if len(body) == 1 else upper_snake(body[0])
         properties = {"derived": True, "connective": "intersection"}
-    tail = curie(body[-1])
+    tail = curie(body[-1], spelt)
     canonical = f"{head} {relation} {tail} {sorted(properties)}"
     sid = blake2b(canonical.encode(), digest_size=16).hexdigest()
     return Triple(head=head, relation=relation, tail=tail, source=source, sid=sid, properties=properties)
 
 
-def curie(identifier: str) -> str:
-    """``DOID:0001816`` → ``doid:0001816``; an id without a prefix belongs to ``obo``, and an IRI is its own id."""
-    if "://" in identifier:
+def curie(identifier: str, spelt: dict[str, str]) -> str:
+    """``DOID:0001816``, or its IRI → ``doid:0001816``; an id without a prefix belongs to ``obo``.
+
+    An IRI from elsewhere is its own id.
+
+    Args:
+        spelt: prefix → how it is spelt in IRIs, ``fbbt`` → ``FBbt``; gets that of this one if it is new.
+    """
+    if match := _PURL.fullmatch(identifier):
+        prefix, rest = match.groups()
+    elif "://" in identifier:
         return identifier
-    prefix, colon, rest = identifier.partition(":")
-    return f"{prefix.lower()}:{rest}" if colon else f"obo:{identifier}"
+    else:
+        prefix, colon, rest = identifier.partition(":")
+        if not colon:
+            return f"obo:{identifier}"
+    spelt.setdefault(prefix.lower(), prefix)
+    return f"{prefix.lower()}:{rest}"
 
 
 def unescape(value: str) -> str:
     return _ESCAPE.sub(lambda match: _ESCAPES.get(match[1], match[1]), value)
 
 
-def _iri(identifier: str) -> str:
+def _iri(identifier: str, spelt: Mapping[str, str]) -> str:
     if "://" in identifier:
         return identifier
     prefix, _, rest = identifier.partition(":")
-    return f"http://purl.obolibrary.org/obo/{prefix.upper()}_{rest}"
+    return f"http://purl.obolibrary.org/obo/{spelt.get(prefix, prefix.upper())}_{rest}"

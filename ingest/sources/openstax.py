@@ -1,6 +1,5 @@
 """Textbooks of OpenStax as a concept graph: books, chapters, modules in their order, objectives, glossary terms."""
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ingest.report import Report
-from ingest.sources.reading import Making, Reading, json_lines, slug
+from ingest.sources.reading import Making, Reading, json_lines, parse_json, slug
 from kg.errors import InputError
 from kg.types import Name
 
@@ -93,7 +92,7 @@ def _contents(file: Path, made: Making, modules: dict[str, dict[str, Any]]) -> N
 
 def _json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parse_json(file.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(file, f"cannot be read: {error}") from error
 

@@ -1,18 +1,16 @@
 """What every source gives: its release, its entities and triples, and the lossless copy where the input was RDF."""
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from ingest.compression import MAX_LINE, TOO_LONG, numbered
 from ingest.rdf import Statements
-from ingest.report import Report
-from kg.errors import InputError
+from ingest.report import MAX_TEXT, Report
 from kg.types import Entity, Name, PropertyValue, Triple
 
 
@@ -87,23 +85,43 @@ def slug(name: str) -> str:
 
 
 def json_lines(file: Path, keys: Sequence[str], report: Report) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Numbers and objects of the lines of a file, plain or ``.gz``; those without ``keys`` are quarantined.
+    """Numbers and objects of the lines of a file, plain or packed; those without ``keys`` are quarantined.
 
     Raises:
         InputError: it cannot be read.
     """
+    for number, line in numbered(file):
+        report.read += 1
+        try:
+            row = None if len(line) == MAX_LINE else parse_json(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and row.keys() >= set(keys):
+            yield number, row
+        else:
+            reason = TOO_LONG if len(line) == MAX_LINE else f"expected a JSON object with {', '.join(keys)}"
+            report.quarantine(file, number, reason, line[: 4 * MAX_TEXT].decode("utf-8", "replace").rstrip())
+
+
+def parse_json(content: bytes) -> Any:
+    """What foreign JSON says.
+
+    Raises:
+        ValueError: it is no JSON in UTF-8, nested too deeply, or holds text that no store takes.
+    """
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                report.read += 1
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    row = None
-                if isinstance(row, dict) and row.keys() >= set(keys):
-                    yield number, row
-                else:
-                    text = line.decode("utf-8", "replace").rstrip()
-                    report.quarantine(file, number, f"expected a JSON object with {', '.join(keys)}", text)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(file, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        found = _DECODER.decode(content.decode("utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if _HALF_PAIR.search(content):  # or what looks like it, an escaped backslash before u
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")
+
+
+_HALF_PAIR = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
+"""Half of a surrogate pair: JSON may hold it, text in a store may not."""
+_DECODER = json.JSONDecoder(parse_constant=_no_number)

@@ -1,4 +1,4 @@
-"""Plain tables: ``names.tsv`` (id, name, kind P/S/T, source) and ``edges.tsv`` (head, tail, relation), also ``.gz``.
+"""Plain tables: ``names.tsv`` (id, name, kind P/S/T, source) and ``edges.tsv`` (head, tail, relation), also packed.
 
 More columns of edges that a first line ``head tail relation …`` names are properties of the relationship.
 
@@ -6,18 +6,16 @@ Beside them the files of link-prediction benchmarks (CoDEx, arXiv 2009.07810): `
 ``test.txt`` (head, relation, tail), and ``entity2types.json`` (entity to its types).
 """
 
-import gzip
-import json
 import re
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from ingest.compression import MAX_LINE, TOO_LONG, numbered
 from ingest.names import upper_snake
 from ingest.report import Report
-from ingest.sources.reading import Reading, statement_id
+from ingest.sources.reading import Reading, parse_json, statement_id
 from kg.errors import InputError
 from kg.types import Entity, Name, Scalar, Triple
 
@@ -93,7 +91,10 @@ def _value(said: str) -> Scalar:
 
 def _types(file: Path, report: Report) -> Iterator[tuple[str, str, str, dict[str, Scalar]]]:
     try:
-        types = json.loads(file.read_text(encoding="utf-8"))
+        types = parse_json(file.read_bytes())
+        for of_it in types.values():
+            if not isinstance(of_it, list):
+                raise TypeError(f"{str(of_it)[:60]!r} is no list")
         triples = [(entity, "INSTANCE_OF", type_) for entity, of_it in types.items() for type_ in of_it]
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(file, f"expected an object of entity to list of types: {error}") from error
@@ -105,21 +106,21 @@ def _types(file: Path, report: Report) -> Iterator[tuple[str, str, str, dict[str
 def _rows(file: Path, report: Report, *, width: int) -> Iterator[tuple[list[str], list[str]]]:
     """Rows, each with the first line where that names the columns."""
     header = list[str]()
-    opener = gzip.open if file.suffix == ".gz" else open
-    try:
-        with opener(file, "rt", encoding="utf-8", newline="\n") as stream:
-            for number, line in enumerate(stream, 1):
-                row = line.rstrip("\r\n").split("\t")
-                if number == 1 and row[0] in ("id", "head"):
-                    header = row
-                    continue
-                report.read += 1
-                if len(row) < width or not all(row[:width]):
-                    report.quarantine(file, number, f"expected {width} columns or more, got {len(row)}")
-                else:
-                    yield row, header
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
-        raise InputError(file, f"cannot be read: {error}") from error
+    for number, line in numbered(file):
+        try:
+            row = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n").split("\t")
+        except UnicodeDecodeError as error:
+            raise InputError(file, f"cannot be read: {error}") from error
+        if number == 1 and row[0] in ("id", "head"):
+            header = [name or f"column_{place}" for place, name in enumerate(row, 1)]
+            continue
+        report.read += 1
+        if len(line) == MAX_LINE:
+            report.quarantine(file, number, TOO_LONG)
+        elif len(row) < width or not all(row[:width]):
+            report.quarantine(file, number, f"expected {width} columns or more, got {len(row)}")
+        else:
+            yield row, header
 
 
 def _items(

@@ -1,17 +1,15 @@
-"""UMLS: Rich Release Format (``MRCONSO.RRF`` and its fellows, plain or ``.gz``), or the Turtle that umls2rdf writes.
+"""UMLS: Rich Release Format (``MRCONSO.RRF`` and its fellows, plain or packed), or the Turtle that umls2rdf writes.
 
 Columns as in the UMLS Reference Manual, chapter 3 (ncbi.nlm.nih.gov/books/NBK9685), or as the release's MRFILES says.
 """
 
-import gzip
 import re
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
+from ingest.compression import PACKED, numbered
 from ingest.names import upper_snake
 from ingest.parser import rdf_suffix
 from ingest.report import Report
@@ -90,7 +88,7 @@ def find_files(paths: Sequence[Path]) -> tuple[dict[str, list[Path]], list[Path]
             raise InputError(path, "no such file or folder")
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             table = file.name.split(".")[0].upper()
-            if table in COLUMNS and file.is_file() and not (file.suffix == ".gz" and file.with_suffix("").is_file()):
+            if table in COLUMNS and file.is_file() and not (file.suffix in PACKED and file.with_suffix("").is_file()):
                 tables[table].append(file)
             elif file.is_file() and rdf_suffix(file) == ".ttl":
                 turtle.append(file)
@@ -135,7 +133,7 @@ class _Release:
             raise InputError(self.files[table][0], f"has no column {missing[0]}, says MRFILES")
         pick, width = itemgetter(*map(layout.index, columns)), len(layout)
         for file in self.files[table]:
-            for number, raw in numbered(file):
+            for number, raw in numbered(file, MAX_LINE):
                 self.report.read += 1
                 if len(raw) == MAX_LINE:
                     self.report.quarantine(file, number, f"a line longer than {MAX_LINE:,} bytes")
@@ -290,17 +288,3 @@ class _Release:
                     return said[1]
         names = (re.fullmatch(r"(?:19|20)\d\d(?:A[A-C]|-\d\d)", part.name) for part in (folder, folder.parent))
         return next((name[0] for name in names if name), "")
-
-
-def numbered(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers; of one that is longer than MAX_LINE only so much, and without a newline."""
-    try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            number, is_start = 1, True
-            for part in iter(partial(stream.readline, MAX_LINE), b""):
-                if is_start:
-                    yield number, part
-                is_start = len(part) < MAX_LINE or part[-1:] == b"\n"
-                number += is_start
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(file, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error

@@ -1,22 +1,19 @@
 """The JSON dump of Wikidata to records: an entity a line, in an array or not, or one file of Special:EntityData."""
 
-import json
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ingest.compression import UNPACKING_ERRORS, open_bytes
+from ingest.compression import MAX_LINE, UNPACKING_ERRORS, open_bytes
 from ingest.report import Report
-from ingest.sources.wikidata_record import NODE_ID, Record, Statement, Value, as_qualifiers, of_snak
+from ingest.sources.reading import parse_json
+from ingest.sources.wikidata_record import NODE_ID, Record, Statement, Value, as_qualifiers, as_text, of_snak
 from kg.errors import InputError
 
-MAX_LINE = 64 << 20
-"""The longest entity of Wikidata takes about 5 MB."""
 MAX_SKIPPED = 1 << 30
 RANKS = ("preferred", "normal", "deprecated")
-MISSHAPEN = (KeyError, TypeError, AttributeError, ValueError)
+MISSHAPEN = (KeyError, TypeError, AttributeError, ValueError, OverflowError)
 """What reading foreign JSON raises where something in it is not of the shape that Wikibase writes."""
 
 
@@ -48,7 +45,7 @@ def _entities(path: Path, report: Report, wanted: Callable[[bytes], bool]) -> It
             continue
         try:
             found = _parse(line)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             _bad(report, path, number, f"not JSON: {error}")
             continue
         for entity in found if isinstance(found, list) else [found]:
@@ -92,24 +89,12 @@ def _skip_line(stream: Any, path: Path, number: int) -> None:
             raise InputError(path, f"a line of more than {MAX_SKIPPED >> 30} GiB; refused", line=number)
 
 
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
-
-
-_HALF_PAIR = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
-"""Half of a surrogate pair: JSON may hold it, text in a store may not."""
-_DECODER = json.JSONDecoder(parse_constant=_no_number)
-
-
 def _parse(line: bytes) -> Any:
     if line[:1] == b"[" and line[-1:] != b"]":
         line = line[1:]
     elif line[-1:] == b"]" and line[:1] != b"[":
         line = line[:-1]
-    found = _DECODER.decode(line.decode())
-    if _HALF_PAIR.search(line):  # or what looks like it, an escaped backslash before u
-        json.dumps(found, ensure_ascii=False).encode()
-    return found
+    return parse_json(line)
 
 
 def _record(entity: Any, path: Path, line: int, report: Report, properties: Collection[str]) -> Iterator[Record]:
@@ -157,12 +142,12 @@ class _Reading:
         for key, texts in (("labels", record.labels), ("descriptions", record.descriptions)):
             for language, said in self._map(entity, key).items():
                 try:
-                    texts.append((_text(said["language"]), _text(said["value"])))
+                    texts.append((as_text(said["language"]), as_text(said["value"])))
                 except MISSHAPEN as error:
                     self._bad(f"{key} {language}", error)
         for language, several in self._map(entity, "aliases").items():
             try:
-                record.aliases += [(_text(said["language"]), _text(said["value"])) for said in several]
+                record.aliases += [(as_text(said["language"]), as_text(said["value"])) for said in several]
             except MISSHAPEN as error:
                 self._bad(f"aliases {language}", error)
         if "sitelinks" in entity:
@@ -239,12 +224,6 @@ def _size(claim: Any) -> int:
 def _bad(report: Report, path: Path, line: int, reason: str) -> None:
     report.read += 1
     report.quarantine(path, line, reason)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {type(value).__name__}")
-    return value
 
 
 def _reason(error: Exception) -> str:

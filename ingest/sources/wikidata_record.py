@@ -145,28 +145,28 @@ def of_snak(snak: Mapping[str, Any]) -> Value:
     """The value of a JSON snak.
 
     Raises:
-        KeyError, TypeError, AttributeError, ValueError: it is not shaped like one.
+        KeyError, TypeError, AttributeError, ValueError, OverflowError: it is not shaped like one.
     """
     if snak["snaktype"] != "value":
         return missing({"somevalue": UNKNOWN, "novalue": NONE}[snak["snaktype"]])
     kind, value = snak["datavalue"]["type"], snak["datavalue"]["value"]
     if kind == "wikibase-entityid":
         if "id" in value:
-            return reference(_text(value["id"]))
+            return reference(as_text(value["id"]))
         letter = {"item": "Q", "property": "P"}[value["entity-type"]]
         return reference(f"{letter}{int(value['numeric-id'])}")  # dumps before 2015 give the number alone
     if kind == "string":
-        return string(_text(value))
+        return string(as_text(value))
     if kind == "monolingualtext":
-        return monolingual(_text(value["text"]), _text(value["language"]))
+        return monolingual(as_text(value["text"]), as_text(value["language"]))
     if kind == "time":
-        margins = {name: int(value.get(name) or 0) for name in ("before", "after", "timezone")}
+        margins = {name: _whole(value.get(name) or 0) for name in ("before", "after", "timezone")}
         calendar = local_id(value.get("calendarmodel") or "")
-        return time(_text(value["time"]), int(value["precision"]), calendar, **margins)
+        return time(as_text(value["time"]), _whole(value["precision"]), calendar, **margins)
     if kind == "quantity":
         unit = value.get("unit") or "1"
         return quantity(
-            _text(value["amount"]),
+            as_text(value["amount"]),
             "" if unit == "1" else local_id(unit),
             value.get("lowerBound"),
             value.get("upperBound"),
@@ -195,7 +195,14 @@ def _short(number: float) -> str:
     return repr(float(number)).removesuffix(".0")
 
 
-def _text(value: Any) -> str:
+def _whole(value: Any) -> int:
+    number = int(value)
+    if abs(number) >= 1 << 63:
+        raise ValueError(f"expected a number of 64 bits, got {number:.0e}")
+    return number
+
+
+def as_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {type(value).__name__}")
     return value

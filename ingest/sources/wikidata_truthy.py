@@ -119,7 +119,9 @@ def _record(record: Record, rows: Sequence[Row], properties: Collection[str]) ->
     for predicate, said, kind, language, datatype in rows:
         if predicate.startswith(DIRECT):
             name = predicate.removeprefix(DIRECT)
-            if properties and name not in properties:
+            if not _is_property(name):
+                record.skipped["predicate with what is no id of a property"] += 1
+            elif properties and name not in properties:
                 record.skipped["statement of a property that was not asked for"] += 1
             else:
                 record.statements.append(Statement(name, _value(said, kind, language, datatype)))
@@ -130,8 +132,10 @@ def _record(record: Record, rows: Sequence[Row], properties: Collection[str]) ->
         elif predicate.startswith(NORMALIZED):
             record.skipped["external id once more, as an IRI"] += 1
         elif predicate == OWL + "sameAs" and NODE_ID.fullmatch(local_id(said)):
-            record.replaced_by = local_id(said)
-        elif predicate == TYPE and said.startswith(NO_VALUE):
+            if record.replaced_by:
+                record.skipped["redirect beside another one"] += 1
+            record.replaced_by = record.replaced_by or local_id(said)
+        elif predicate == TYPE and said.startswith(NO_VALUE) and _is_property(said.removeprefix(NO_VALUE)):
             record.statements.append(Statement(said.removeprefix(NO_VALUE), missing(NONE)))
         elif predicate == TYPE and said in (WIKIBASE + "Item", WIKIBASE + "Property"):
             record.kept["node label"] += 1
@@ -141,6 +145,10 @@ def _record(record: Record, rows: Sequence[Row], properties: Collection[str]) ->
         else:
             record.skipped["predicate of Wikibase itself"] += 1
     return record
+
+
+def _is_property(name: str) -> bool:
+    return name[:1] == "P" and NODE_ID.fullmatch(name) is not None
 
 
 def _value(said: str, kind: str, language: str | None, datatype: str | None) -> Value:

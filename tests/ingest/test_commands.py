@@ -2,15 +2,21 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from ingest.__main__ import Load
+from ingest.report import Report
 from ingest.sources import READERS
+from kg.errors import ConfigError
 from kg.graph_hash import graph_hash
 from kg.store import GraphStore
+from tests.ingest.faults import statements
 
 ROOT = Path(__file__).parent.parent.parent
 TURTLE = """@prefix ex: <http://e/> .
@@ -130,14 +136,57 @@ def test_an_empty_folder_and_no_folder_are_mistakes_too(source: str, home: Path,
         assert (str(tmp_path) if words else "No input") in done.stderr
 
 
-def test_a_server_that_does_not_answer_is_named_and_bad_input_is_found_without_it(home: Path, tmp_path: Path) -> None:
-    nowhere = {"KGFUSE_HOME": str(home), "NEO4J_URI": "bolt://127.0.0.1:9", "NEO4J_PASSWORD": "x"}
-    (tmp_path / "tiny.ttl").write_text(TURTLE)
-    done = ingest(nowhere, "load", "rdf", tmp_path / "tiny.ttl")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "No Neo4j answers at bolt://127.0.0.1:9" in done.stderr
+def test_a_server_that_does_not_answer_is_named_before_anything_is_read(tmp_path: Path) -> None:
+    nowhere = {"KGFUSE_HOME": str(tmp_path / "home"), "NEO4J_URI": "bolt://127.0.0.1:9", "NEO4J_PASSWORD": "x"}
+    for content in (TURTLE, "rubbish"):
+        (tmp_path / "tiny.ttl").write_text(content)
+        for command in ("load", "refresh"):
+            done = ingest(nowhere, command, "rdf", tmp_path / "tiny.ttl")
+            assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+            assert "No Neo4j answers at bolt://127.0.0.1:9" in done.stderr
+            assert not (tmp_path / "home" / "work").exists()
+
+
+def test_bad_input_is_found_before_the_local_server_is_started(tmp_path: Path) -> None:
     (tmp_path / "tiny.ttl").write_text("rubbish")
-    assert "tiny.ttl:1:" in ingest(nowhere, "load", "rdf", tmp_path / "tiny.ttl").stderr
+    done = ingest({"KGFUSE_HOME": str(tmp_path / "home")}, "load", "rdf", tmp_path / "tiny.ttl")
+    assert "tiny.ttl:1:" in done.stderr
+    assert not (tmp_path / "home" / "neo4j").exists()
+
+
+@pytest.mark.parametrize("option", ["--quarantine", "--report"])
+@pytest.mark.parametrize("place", ["folder", "file/below.json"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_read(
+    option: str, place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "tiny.ttl").write_text("rubbish")
+    done = ingest({"KGFUSE_HOME": str(tmp_path)}, "load", "rdf", tmp_path / "tiny.ttl", option, tmp_path / place)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert f"{option}: {tmp_path / place} cannot be written (" in done.stderr
+
+
+def test_a_load_is_said_even_where_its_report_cannot_be_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="--report: .* cannot be written"):
+        Load(source="rdf", paths=(), report=tmp_path).show(Report("tiny"))
+    assert "tiny: read 0 statements" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", ["kgfuse-*/*", "release-*"], ids=["parsing", "mapping"])
+def test_a_load_that_is_terminated_leaves_no_folder(folder: str, tmp_path: Path) -> None:
+    file, work = statements(tmp_path / "many.nt", 100_000), tmp_path / "home" / "work"
+    command = [sys.executable, "-m", "ingest", "load", "rdf", str(file)]
+    env = {**os.environ, "KGFUSE_HOME": str(tmp_path / "home")}
+    child = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    while child.poll() is None and not any(work.glob(folder)):
+        time.sleep(0.005)
+    child.terminate()
+    _, said = child.communicate(timeout=60)
+    assert (child.returncode, said) == (130, "Interrupted; what was finished is kept.\n")
+    assert list(work.iterdir()) == []
 
 
 def test_help_names_every_source_and_command(home: Path) -> None:

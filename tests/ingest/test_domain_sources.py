@@ -71,6 +71,14 @@ def test_a_malformed_module_is_quarantined_and_a_malformed_table_of_contents_ref
         Read("openstax", tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, '[{"book": "\\ud800", "path": [], "module": "m1"}]'])
+def test_a_table_of_contents_that_no_store_takes_is_refused(content: str, tmp_path: Path) -> None:
+    textbook(tmp_path)
+    written(tmp_path, "toc.json", content)
+    with pytest.raises(InputError, match=r"toc.json: cannot be read"):
+        Read("openstax", tmp_path)
+
+
 def contracts(folder: Path) -> Path:
     rows = [
         {
@@ -108,6 +116,15 @@ def test_contracts_have_parties_with_roles_law_types_and_dates(tmp_path: Path) -
     roles = {triple.tail: triple.properties for triple in read.triples if triple.head == first and triple.properties}
     assert roles == {"ex:party-delta-corp": {"role": "Licensor"}}
     assert read.complaints == [("master_clauses.csv", 4, "expected 7 fields and a name")]
+
+
+def test_contracts_without_an_ending_are_contracts_of_their_own(tmp_path: Path) -> None:
+    names = ("Acme Inc. Agreement A", "Acme Inc. Agreement B", "Beta", ".pdf", "Gamma.PDF")
+    written(tmp_path, "master_clauses.csv", "".join(f"{line},,,,,,\n" for line in names))
+    text = ",".join(COLUMNS) + "\n" + (tmp_path / "master_clauses.csv").read_text()
+    read = Read("cuad", written(tmp_path, "master_clauses.csv", text))
+    found = {entity.name for entity in read.entities.values() if entity.kinds == ("Item",)}
+    assert found == {*names[:4], "Gamma"}
 
 
 def test_parts_of_the_answers_of_contracts() -> None:
@@ -150,6 +167,21 @@ def test_the_patent_classification_is_a_taxonomy_with_references(tmp_path: Path)
     }
     assert read.entities["ex:A01B1/00"].definition == "Tools."
     assert [complaint[:2] for complaint in read.complaints] == [("cpc.jsonl", 5), ("cpc.jsonl", 6)]
+
+
+def test_a_code_that_comes_twice_is_read_once(tmp_path: Path) -> None:
+    files = [written(tmp_path, name, json.dumps(CODES[0]) + "\n") for name in ("a.jsonl", "b.jsonl")]
+    read = Read("cpc", *files, files[0])
+    assert read.entities == Read("cpc", files[0]).entities
+    assert read.report.skipped["code that was described before"] == 2 * 4
+
+
+def test_codes_that_no_store_takes_are_quarantined(tmp_path: Path) -> None:
+    odd = {**CODES[1], "title": "x\ud800"}
+    lines = "\n".join((json.dumps(CODES[0]), "[" * 100_000, json.dumps(odd), json.dumps(CODES[2]))) + "\n"
+    read = Read("cpc", written(tmp_path, "cpc.jsonl", lines))
+    assert [line for _, line, _ in read.complaints] == [2, 3]
+    assert {"ex:A01B", "ex:A01B1/02"} <= read.entities.keys()
 
 
 @pytest.mark.neo4j

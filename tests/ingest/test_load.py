@@ -212,6 +212,34 @@ def test_a_data_set_needs_a_name_that_can_be_a_label_of_its_own(source_id: str, 
         load_source("rdf", [folder / f"{source_id or '-'}.ttl"], source_id=source_id)
 
 
+@pytest.mark.parametrize("source_id", ["{folder}/mine", "../mine", "mine/2024", "..", ".mine", "a\0b", "x" * 101])
+def test_the_name_of_a_data_set_is_no_path(source_id: str, folder: Path, home: Path) -> None:
+    for place in (folder / "mine", home / "mine"):
+        place.mkdir(exist_ok=True)
+        (place / "precious.txt").write_text("x")
+        (place.parent / "mine.jsonl").write_text("x")
+    with pytest.raises(ConfigError, match="--source-id is .*; expected a name of letters"):
+        load_source("rdf", [folder / "mine"], source_id=source_id.format(folder=folder))
+    assert all(
+        (place / "precious.txt").exists() and (place.parent / "mine.jsonl").exists()
+        for place in (folder / "mine", home / "mine")
+    )
+
+
+@pytest.mark.parametrize(
+    "release", ["/{folder}/victim", "../../victim", "v " * 300, ".", "..", "2026/01", "2026 01", "2026_01"]
+)
+def test_a_release_of_any_name_has_a_lossless_copy_of_its_own(release: str, folder: Path, home: Path) -> None:
+    (folder / "victim.parquet").write_text("precious")
+    copies = home / "canonical" / "any"
+    copies.mkdir(parents=True, exist_ok=True)
+    before = set(copies.iterdir())
+    (folder / "any.ttl").write_text(PREFIXES + BANKS)
+    load_source("rdf", [folder / "any.ttl"], release=release.format(folder=folder))
+    assert len(set(copies.iterdir()) - before) == 1
+    assert (folder / "victim.parquet").read_text() == "precious"
+
+
 def test_the_lossless_copy_is_kept_by_source_and_release(folder: Path, home: Path) -> None:
     (folder / "copied.ttl").write_text(PREFIXES + BANKS)
     report = load_source("rdf", [folder / "copied.ttl"], release="2026-01")

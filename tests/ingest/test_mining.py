@@ -128,6 +128,10 @@ def test_json_lines_and_archives_in_folders_are_read_too(tmp_path: Path) -> None
         ("a.txt", b"Z\xfcrich", r"a.txt:1: expected UTF-8 \(UnicodeDecodeError"),
         ("a.jsonl", b'{"text": "x"}\n{"txt": 1}\n', r"a.jsonl:2: expected a JSON object with text \(KeyError"),
         ("a.txt.gz", gzip.compress(b"many words " * 99)[:-9], "a.txt.gz: cannot be read"),
+        ("a.jsonl", b'{"text": "x\\ud800"}\n', r"a.jsonl:1: expected a JSON object with text \(UnicodeEncodeError"),
+        ("a.jsonl", b"[" * 100_000, r"a.jsonl:1: expected a JSON object with text \(ValueError: nested too deeply"),
+        ("a.txt.gz", gzip.compress(b" " * (20 << 20)), "a.txt.gz: unpacks to more than 250 times its size"),
+        ("a.txt", b"x" * (65 << 20), "a.txt:1: longer than 64 MiB"),
         ("a.txt", b"Nothing twice.", "no term occurs 3 times"),
     ],
 )
@@ -140,6 +144,15 @@ def test_a_corpus_that_cannot_be_mined_is_named_and_nothing_is_written(
     with pytest.raises(InputError, match=reason):
         raise InputError("", said[-1])
     assert not (tmp_path / "out").exists()
+
+
+def test_every_path_has_to_hold_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text(TEXT)
+    (tmp_path / "empty").mkdir()
+    for name, reason in (("none", "no such file or folder"), ("empty", "holds no text")):
+        words = [str(tmp_path / "a.txt"), str(tmp_path / name), "--out", str(tmp_path / "out")]
+        assert main(["mine", *words]) == 2
+        assert f"{tmp_path / name}: {reason}" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_noun_chunks_of_a_spacy_pipeline_are_candidates(tmp_path: Path) -> None:

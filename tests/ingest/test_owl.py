@@ -15,7 +15,7 @@ from ingest.owl import to_graph
 from ingest.rdf import Statements, find_files, parse
 from ingest.report import Report
 from ingest.survey import Seen
-from ingest.vocabulary import MAX_PROPERTY, RDF
+from ingest.vocabulary import MAX_PROPERTY, RDF, RESERVED
 from kg.types import Entity, Triple
 
 PREFIXES = """
@@ -455,6 +455,40 @@ def test_lists_may_be_long(mapped: Callable[[str], Mapped]) -> None:
     members = " ".join(f"ex:m{number}" for number in range(3000))
     graph = mapped(f"ex:C owl:equivalentClass [ owl:oneOf ( {members} ) ] .")
     assert len(graph.edges) == 3000
+
+
+@pytest.mark.parametrize(
+    "cycle",
+    [
+        "_:a rdf:first ex:b ; rdf:rest _:a .",
+        "_:a rdf:first ex:b ; rdf:rest _:c . _:c rdf:first _:a ; rdf:rest _:a .",
+        "_:a rdf:first _:a , ex:b ; rdf:rest _:a .",
+    ],
+)
+def test_a_list_that_is_its_own_rest_ends(cycle: str, mapped: Callable[[str], Mapped]) -> None:
+    assert ("ex:s", "P", "ex:b") in mapped(f"ex:s ex:p _:a . {cycle}").edges
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [
+        *(("2", 2), ("02", 2), ("9223372036854775807", (1 << 63) - 1)),
+        *((said, None) for said in ("9223372036854775808", "1" + "0" * 20, "9" * 5000, "²", "٢", "many")),
+    ],
+)
+def test_a_cardinality_is_a_number_that_neo4j_holds(
+    said: str, number: int | None, mapped: Callable[[str], Mapped]
+) -> None:
+    where = "a owl:Restriction ; owl:onProperty ex:p ; owl:onClass ex:c"
+    read = mapped(f'ex:s rdfs:subClassOf [ {where} ; owl:minCardinality "{said}" ] .')
+    assert read.properties("ex:s", "P", "ex:c").get("n") == number
+    assert f"rdfs:subClassOf ex:p minCardinality={said}" in read.entities["ex:s"].tail
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_what_the_graph_calls_something_of_its_own_is_in_the_tail(name: str, mapped: Callable[[str], Mapped]) -> None:
+    entity = mapped(f"ex:s <http://x/{name}> 7 .").entities["ex:s"]
+    assert (entity.properties, entity.tail) == ({}, (f"http://x/{name}=7^^integer",))
 
 
 def test_an_anonymous_thing_is_folded_with_its_values_and_types(mapped: Callable[[str], Mapped]) -> None:

@@ -37,22 +37,28 @@ ex:Bank a owl:Class ; rdfs:subClassOf ex:Company ,
 OTHERS = {"nt": "nt11", "rdf": "xml", "owl": "xml", "jsonld": "json-ld", "nq": "nt11", "trig": "turtle"}
 
 
+def table_of(statements: Statements) -> pa.Table:
+    """Everything, anonymous nodes first."""
+    parts = [statements.blank, *statements.parts()]
+    return pa.concat_tables(parts, promote_options="permissive").unify_dictionaries()
+
+
 def parsed(*files: Path) -> Statements:
     report = Report("test")
     statements = parse(files, report)
-    assert report.read == statements.table.num_rows + sum(report.skipped.values()) + report.num_quarantined
+    assert report.read == table_of(statements).num_rows + sum(report.skipped.values()) + report.num_quarantined
     return statements
 
 
 def rows(statements: Statements) -> list[dict[str, str]]:
-    return [{key: row[key] for key in row if key != "file"} for row in statements.table.to_pylist()]
+    return [{key: row[key] for key in row if key != "file"} for row in table_of(statements).to_pylist()]
 
 
 def as_rdflib(statements: Statements) -> rdflib.Graph:
     """The canonical table read back into rdflib."""
     graph = rdflib.Graph()
     term = {"iri": lambda row: rdflib.URIRef(row["object"]), "blank": lambda row: rdflib.BNode(row["object"][2:])}
-    for row in statements.table.to_pylist():
+    for row in table_of(statements).to_pylist():
         subject = rdflib.BNode(row["subject"][2:]) if row["subject"][:2] == "_:" else rdflib.URIRef(row["subject"])
         if row["kind"] == "literal":
             plain = row["datatype"] in (None, str(rdflib.XSD.string))
@@ -101,7 +107,7 @@ def test_anonymous_nodes_are_named_by_what_they_say_whatever_order_and_file(tmp_
     assert rows(parsed(one)) == rows(parsed(two))
     both = parsed(one, two)
     assert rows(both) == rows(parsed(one))
-    assert {Path(row["file"]).name for row in both.table.to_pylist()} == {"one.ttl"}
+    assert {Path(row["file"]).name for row in table_of(both).to_pylist()} == {"one.ttl"}
 
 
 def test_anonymous_nodes_that_say_different_things_differ(tmp_path: Path) -> None:
@@ -115,7 +121,7 @@ def test_anonymous_nodes_in_a_cycle_are_kept_apart(tmp_path: Path) -> None:
     file = tmp_path / "a.nt"
     file.write_text("".join(f"_:{a} <http://e/p> _:{b} .\n" for a, b in ("xy", "yx", "uv", "vw", "wu")))
     statements = parsed(file)
-    assert statements.table.num_rows == 5
+    assert table_of(statements).num_rows == 5
     assert rdflib.compare.isomorphic(as_rdflib(statements), rdflib.Graph().parse(file))
     assert rows(parsed(file)) == rows(statements)
 
@@ -157,7 +163,7 @@ def test_bad_lines_of_n_triples_are_quarantined_and_all_others_read(tmp_path: Pa
     file.write_text("\n".join(lines))
     report = Report("test")
     statements = parse([file], report)
-    assert statements.table.num_rows == 997
+    assert table_of(statements).num_rows == 997
     assert [(row["file"], row["line"]) for row in report.quarantined] == [(str(file), n) for n in (7, 500, 1000)]
     assert all(row["reason"] for row in report.quarantined)
     assert report.read == 1000
@@ -172,6 +178,25 @@ def test_a_missing_file_and_a_folder_without_rdf_are_named(tmp_path: Path) -> No
         find_files([tmp_path])
     with pytest.raises(InputError, match="its ending is none of"):
         parsed(tmp_path / "notes.txt")
+
+
+def test_of_a_folder_all_rdf_is_read_and_no_other_xml(tmp_path: Path) -> None:
+    rdf = '<?xml version="1.0"?><!-- <a> --><r:RDF xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    contents = {
+        "a.xml": f"{rdf}</r:RDF>",
+        "broken.xml": f"{rdf}</x>",
+        "catalog-products.ttl": "",
+        "catalog-v001.xml": '<catalog xmlns="urn:oasis:names:tc:entity:xmlns:xml:catalog"/>',
+        "pom.xml": "<project><modelVersion>4.0</modelVersion></project>",
+        "text.xml": "RDF",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "packed.xml.gz").write_bytes(gzip.compress(contents["a.xml"].encode()))
+    (tmp_path / "pom.xml.gz").write_bytes(gzip.compress(contents["pom.xml"].encode()))
+    found = [file.name for file in find_files([tmp_path])]
+    assert found == ["a.xml", "broken.xml", "catalog-products.ttl", "packed.xml.gz"]
+    assert find_files([tmp_path / "pom.xml"]) == [tmp_path / "pom.xml"]
 
 
 def test_a_packed_file_that_is_broken_is_named(turtle: Path) -> None:
@@ -205,7 +230,7 @@ def test_triples_within_triples_are_refused(tmp_path: Path) -> None:
     lines = tmp_path / "a.nt"
     lines.write_text("<http://e/a> <http://e/p> <http://e/b> .\n" + nested + '<http://e/a> <http://e/p> "<<(" .\n')
     report = Report("test")
-    assert parse([lines], report).table.num_rows == 2
+    assert table_of(parse([lines], report)).num_rows == 2
     assert [(row["line"], "triple within" in row["reason"]) for row in report.quarantined] == [(2, True)]
 
 
@@ -215,14 +240,14 @@ def test_thousands_of_files_and_complaints_do_not_block_the_parser(tmp_path: Pat
             f"<http://e/{number}> <http://e/p> <http://e/o> .\nbad\n"
         )
     report = Report("test")
-    assert parse(find_files([tmp_path]), report).table.num_rows == 1500
+    assert table_of(parse(find_files([tmp_path]), report)).num_rows == 1500
     assert report.num_quarantined == 1500
 
 
 def test_the_lossless_copy_is_what_was_parsed(turtle: Path, tmp_path: Path) -> None:
     statements = parsed(turtle)
     keep(statements, tmp_path / "kept" / "2026.1.parquet")
-    assert pq.read_table(tmp_path / "kept" / "2026.1.parquet").equals(statements.table)
+    assert pq.read_table(tmp_path / "kept" / "2026.1.parquet").equals(table_of(statements))
     assert [file.name for file in (tmp_path / "kept").iterdir()] == ["2026.1.parquet"]
 
 
@@ -387,9 +412,9 @@ def test_each_odd_line_is_kept_or_quarantined_as_pyoxigraph_has_it(tmp_path: Pat
     good = [one for number in sorted(expected.keys() - bad) for one in expected[number] or ()]
     assert report.read == len(good) + len(bad)
     named = {one for one in good if "_:" not in one}
-    ids = {bytes(sid) for sid in statements.table["sid"].to_pylist()}
+    ids = {bytes(sid) for sid in table_of(statements)["sid"].to_pylist()}
     assert {ntriples.blake2b(one.encode(), digest_size=16).digest() for one in named} <= ids
-    assert statements.table.num_rows == len(named) + len({one.split("_:")[0] for one in good if "_:" in one})
+    assert table_of(statements).num_rows == len(named) + len({one.split("_:")[0] for one in good if "_:" in one})
 
 
 iris = st.sampled_from(["http://e/a", "http://e/Straße?q=1#x", "urn:a:b", "http://[::1]/", "mailto:a@b.c"]).map(
@@ -450,7 +475,7 @@ def numbered(tmp_path: Path, number: int = 120_000) -> Path:
 
 
 def sorted_rows(statements: Statements) -> pa.Table:
-    return statements.table.drop_columns("file").sort_by([("sid", "ascending")]).combine_chunks()
+    return table_of(statements).drop_columns("file").sort_by([("sid", "ascending")]).combine_chunks()
 
 
 def test_a_file_in_ranges_on_two_workers_is_the_file_in_one_piece(tmp_path: Path) -> None:
@@ -480,9 +505,9 @@ def test_parts_hold_each_subject_whole_and_sorted(tmp_path: Path, monkeypatch: p
     assert sorted_rows(statements).equals(whole)
     assert report.skipped["stated more than once"] == whole.num_rows
     assert report.read == whole.num_rows * 2 + report.num_quarantined
-    assert statements.table["file"].unique().to_pylist() == [str(file)]
+    assert table_of(statements)["file"].unique().to_pylist() == [str(file)]
     keep(statements, tmp_path / "kept.parquet")
-    assert pq.read_table(tmp_path / "kept.parquet").equals(statements.table)
+    assert pq.read_table(tmp_path / "kept.parquet").equals(table_of(statements))
 
 
 def test_the_work_folder_is_gone_with_the_statements_and_after_a_failure(turtle: Path, tmp_path: Path) -> None:
@@ -505,7 +530,7 @@ def test_a_line_that_is_too_long_is_quarantined_and_the_lines_around_it_are_read
         file = tmp_path / name
         file.write_text(good.format(1) + fits + long + good.format(2) + long + good.format(3) + long.rstrip())
         report = Report("test")
-        table = parse([file], report).table
+        table = table_of(parse([file], report))
         assert [row["line"] for row in report.quarantined] == [3, 5, 7]
         assert {row["reason"] for row in report.quarantined} == {parser.TOO_LONG}
         assert {len(row["text"]) for row in report.quarantined} == {200}
@@ -529,10 +554,10 @@ def test_of_a_truncated_archive_of_lines_all_that_can_be_unpacked_arrives(ending
     packed = PACKERS[ending]("\n".join(lines).encode())
     file = tmp_path / f"a.nt{ending}"
     file.write_bytes(packed)
-    assert parse([file], Report("test")).table.num_rows == len(lines)
+    assert table_of(parse([file], Report("test"))).num_rows == len(lines)
     file.write_bytes(packed[: len(packed) // 2])
     report = Report("test")
-    table = parse([file], report).table
+    table = table_of(parse([file], report))
     assert len(lines) / 4 < table.num_rows < len(lines) * 3 / 4
     assert set(table["subject"].to_pylist()) == {f"http://e/{i}" for i in range(table.num_rows)}
     assert [row["line"] for row in report.quarantined] == [table.num_rows + 1]

@@ -14,6 +14,7 @@ from ingest.report import Report
 from ingest.run import Input, load_source, reading, refresh_source
 from kg.errors import InputError, StoreUnavailable
 from kg.graph_hash import graph_hash
+from kg.schema import ensure_schema
 from kg.settings import Settings
 from kg.snapshot import Snapshot
 from kg.store import GraphStore, open_store
@@ -312,6 +313,41 @@ def test_a_second_import_leaves_what_the_first_has_read_alone(tmp_path: Path, st
     with pytest.raises(InputError):
         load_source("rdf", [tmp_path / "bad.ttl"], source_id="one")
     assert not any(path.name.startswith("release-") for path in (home / "work").iterdir())
+
+
+def test_a_refresh_that_changes_nothing_leaves_the_lossless_copy(tmp_path: Path, store: GraphStore, home: Path) -> None:
+    load(tmp_path, OLD)
+    copy = home / "canonical" / "one" / "unnamed.parquet"
+    before = copy.read_bytes()
+    refresh(tmp_path, NEW, dry_run=True)
+    with pytest.raises(InputError, match="has lost"):
+        refresh(tmp_path, "ex:a1 rdfs:label 'a1' .")
+    assert copy.read_bytes() == before
+    refresh(tmp_path, NEW)
+    assert copy.read_bytes() != before
+
+
+def test_predicates_called_like_our_own_keys_are_refreshed(tmp_path: Path, store: GraphStore) -> None:
+    text = "ex:p rdfs:label '{}' ; ex:claims 'A pump.' ; ex:gone_in 'Paris' ; ex:gone_from 'Rome' ."
+    load(tmp_path, text.format("Pump"))
+    load(tmp_path, "ex:p rdfs:label 'pump' .", "two")
+    refresh(tmp_path, text.format("Pumps"))
+    (row,) = store.read("MATCH (n {id: 'ex:p'}) RETURN n.name AS name, n.tail AS tail")
+    assert row["name"] == "Pumps"
+    assert sorted(row["tail"]) == ["ex:claims=A pump.", "ex:gone_from=Rome", "ex:gone_in=Paris"]
+
+
+def test_a_dry_run_makes_no_schema(tmp_path: Path, store: GraphStore) -> None:
+    names = [row["name"] for row in store.read("SHOW CONSTRAINTS YIELD name")]
+    try:
+        for name in names:
+            store.write(f"DROP CONSTRAINT {name}")
+        store.write("DROP INDEX entity_names")
+        assert refresh(tmp_path, OLD, dry_run=True).changes["entities"]["added"] > 0
+        assert store.read("SHOW CONSTRAINTS YIELD name") == []
+        assert store.read("MATCH (n) RETURN n") == []
+    finally:
+        ensure_schema(store)
 
 
 def test_a_source_that_was_never_loaded_is_loaded(tmp_path: Path, store: GraphStore) -> None:

@@ -9,6 +9,7 @@ from ingest.report import Report
 from ingest.sources import READERS
 from kg.errors import InputError
 from kg.types import Entity, Triple
+from tests.ingest.test_rdf import PACKERS
 
 OBO = """format-version: 1.2
 data-version: 2016-09-30
@@ -175,6 +176,18 @@ def test_an_obo_file_may_be_packed_and_must_be_one(tmp_path: Path) -> None:
         Read("obo", written(tmp_path, "a.obo", "just: text\n"))
 
 
+def test_an_iri_of_obo_is_the_term_of_its_id_and_prefixes_keep_their_spelling(tmp_path: Path) -> None:
+    purl = "http://purl.obolibrary.org/obo/"
+    terms = ("DOID:1", f"{purl}DOID_1", f"{purl}DOID_2", "FBbt:1", f"{purl}doid.owl")
+    text = "".join(f"[Term]\nid: {term}\nname: x\nis_a: FBbt:7\n\n" for term in terms)
+    read = Read("obo", written(tmp_path, "a.obo", text))
+    assert {id_: entity.iri.removeprefix(purl) for id_, entity in read.entities.items()} == {
+        **{"doid:1": "DOID_1", "doid:2": "DOID_2", "fbbt:1": "FBbt_1", "fbbt:7": "FBbt_7"},
+        f"{purl}doid.owl": "doid.owl",
+    }
+    assert read.report.skipped == {"stanza of an id that was described before": 3}
+
+
 NAMES = "id\tname\tkind\tsource\nQ1\tAcme Bank\tP\tx\nQ1\tAcme\tS\tx\nQ1\tthe bank\tT\tx\nQ2\tBorealis\tP\tx\n"
 EDGES = "head\ttail\trelation\nQ1\tQ2\tP17\nQ1\tQ3\thas part\nQ1\tQ2\tP17\n"
 
@@ -261,6 +274,67 @@ def test_a_table_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
         (tmp_path / "names.tsv.gz").write_bytes(content)
         with pytest.raises(InputError, match=r"names\.tsv\.gz: cannot be read"):
             Read("table", tmp_path)
+
+
+def test_a_mark_of_byte_order_and_a_column_without_a_name_do_no_harm(tmp_path: Path) -> None:
+    written(tmp_path, "names.tsv", "\ufeff" + NAMES)
+    written(tmp_path, "edges.tsv", "head\ttail\trelation\t\tyear\t\nQ1\tQ2\tP17\tx\t1999\t\n")
+    read = Read("table", tmp_path)
+    assert read.entities.keys() == {"ex:Q1", "ex:Q2"}
+    assert [triple.properties for triple in read.triples] == [{"column_4": "x", "year": 1999}]
+
+
+@pytest.mark.parametrize("types", ['{"Q1": "Q5"}', '{"Q1": null}', '{"Q1": ["\\ud800"]}', "[" * 100_000])
+def test_types_that_are_no_lists_of_texts_are_refused(types: str, tmp_path: Path) -> None:
+    written(tmp_path, "names.tsv", NAMES)
+    written(tmp_path, "entity2types.json", types)
+    with pytest.raises(InputError, match=r"entity2types\.json: expected an object of entity to list of types"):
+        Read("table", tmp_path)
+
+
+LINED = {"obo": "a.obo", "table": "names.tsv", "cpc": "a.jsonl", "umls": "MRCONSO.RRF"}
+"""A file of each source that is read by the line."""
+
+
+@pytest.mark.parametrize("source", LINED)
+def test_a_file_of_lines_that_unpacks_out_of_all_proportion_is_refused(source: str, tmp_path: Path) -> None:
+    file = tmp_path / f"{LINED[source]}.gz"
+    file.write_bytes(gzip.compress(b" " * (20 << 20)))
+    with pytest.raises(InputError, match="unpacks to more than 250 times its size"):
+        Read(source, file)
+
+
+@pytest.mark.parametrize("ending", PACKERS)
+def test_a_file_of_lines_may_be_packed_in_any_way(ending: str, tmp_path: Path) -> None:
+    for source, name, text in (("obo", "d.obo", OBO), ("table", "names.tsv", NAMES)):
+        plain, packed = written(tmp_path, name, text), tmp_path / f"{name}{ending}"
+        packed.write_bytes(PACKERS[ending](text.encode()))
+        assert Read(source, packed).entities == Read(source, plain).entities
+
+
+@pytest.mark.parametrize(
+    ("source", "start", "rest"),
+    [
+        ("obo", "name: ", "[Term]\nid: ex:2\n"),
+        ("table", "1\t", "2\ttwo\n"),
+        ("cpc", '{"code": "', '{"code": "A01B", "title": "", "definition": "", "refs": []}\n'),
+    ],
+)
+def test_a_line_that_is_too_long_is_quarantined_and_the_next_one_read(
+    source: str, start: str, rest: str, tmp_path: Path
+) -> None:
+    file = tmp_path / LINED[source]
+    file.write_text(start + "x" * (65 << 20) + "\n" + rest)
+    read = Read(source, file)
+    assert read.complaints == [(file.name, 1, "longer than 64 MiB")]
+    assert read.entities
+    assert len(read.report.quarantined[0]["text"]) <= 200
+
+
+@pytest.mark.parametrize("source", ["obo", "cpc"])
+def test_a_folder_where_files_are_expected_is_said(source: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder; name the files in it"):
+        Read(source, tmp_path)
 
 
 def test_rdf_of_any_kind_is_read_with_its_prefixes_from_files_and_folders(tmp_path: Path) -> None:

@@ -500,6 +500,14 @@ BAD_PARTS: dict[str, tuple[dict[str, Any], str]] = {
         {"claims": {"P1": [claim(snak("P1", "globecoordinate", {"latitude": "x", "longitude": 1}))]}},
         "Q1 P1: expected numbers",
     ),
+    "precision": (
+        {"claims": {"P1": [claim(time_snak("P1", "+2001-01-01T00:00:00Z", 10**20))]}},
+        "Q1 P1: expected a number of 64 bits, got 1e+20",
+    ),
+    "far": (
+        {"claims": {"P1": [claim(snak("P1", "globecoordinate", {"latitude": 10**400, "longitude": 1}))]}},
+        "Q1 P1: ",
+    ),
     "marked": ({"claims": {"P1": [claim(snak("P1", "bad", {}))]}}, "Q1 P1: Wikidata itself could not read"),
     "qualifier": (
         {"claims": {"P17": [claim(item_snak("P17", "Q5"), time_snak("P580", "?"))]}},
@@ -790,6 +798,28 @@ def test_real_items_have_their_legal_entity_identifiers(real: Read) -> None:
         "wd:Q1494": "549300JRWW5RFQUB7P94",
         "wd:Q1522": "549300H4YLM23QKOGK29",
     }
+
+
+def test_truthy_triples_of_no_property_and_a_second_redirect_are_counted(tmp_path: Path) -> None:
+    item, direct, same = (
+        "<http://www.wikidata.org/entity/Q1>",
+        "http://www.wikidata.org/prop/",
+        "http://www.w3.org/2002/07/owl#sameAs",
+    )
+    lines = [f'{item} <{direct}direct/{name}> "x" .' for name in ("P1", "foo", "Q5", "P")]
+    lines += [
+        f"{item} <http://www.w3.org/1999/02/22-rdf-syntax-ns#type> <{direct}novalue/{name}> ." for name in ("P2", "foo")
+    ]
+    lines += [f"{item} <{same}> <http://www.wikidata.org/entity/{id_}> ." for id_ in ("Q2", "Q3")]
+    (tmp_path / "odd.nt").write_text("\n".join(lines))
+    read = Read(tmp_path / "odd.nt")
+    assert read.entities["wd:Q1"].properties == {"P1": "x", "none": ["P2"]}
+    assert read.report.skipped == {
+        "predicate with what is no id of a property": 3,
+        "predicate of Wikibase itself": 1,
+        "redirect beside another one": 1,
+    }
+    assert len(read.edges) == 1
 
 
 def test_sitelinks_are_what_the_data_set_says_or_the_pages_that_are_listed() -> None:
