@@ -1,7 +1,7 @@
 """Which entities a mention may denote, and what its spelling says for each of them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -305,7 +305,7 @@ def _kept(size: int, function: Callable[..., T]) -> Callable[..., T]:
     """``lru_cache`` but for what is asked at length: a mention may have a megabyte of white space between its words."""
     known = lru_cache(maxsize=size)(function)
 
-    def answer(*asked: Sized) -> T:
+    def answer(*asked: str | tuple[int, ...]) -> T:
         return (known if sum(map(len, asked)) <= MAX_KEPT else function)(*asked)
 
     return answer
