@@ -198,10 +198,9 @@ def build_snapshot(store: "GraphStore", folder: Path, *, sources: Sequence[str] 
         sources: only entities that one of these sources asserts; all when empty.
 
     Raises:
-        ConfigError: there is no such entity.
+        ConfigError: there is no such entity, or ``folder`` cannot be written.
     """
     entities, names, triples = read_graph(store, sources)
-    folder.mkdir(parents=True, exist_ok=True)
     with folder_aside(folder, "building") as aside:
         made = write_snapshot(
             aside / "snapshot",
@@ -231,6 +230,9 @@ def folder_aside(parent: Path, name: str) -> Iterator[Path]:
     """A new folder ``.<name>-…`` to write into, which is gone afterwards unless it was renamed.
 
     Its maker holds a lock on it, so that what killed ones left is known and removed by the next.
+
+    Raises:
+        ConfigError: ``parent`` cannot be written.
     """
     for left in parent.glob(f".{name}*"):
         with suppress(OSError):  # it is held
@@ -241,7 +243,11 @@ def folder_aside(parent: Path, name: str) -> Iterator[Path]:
                     shutil.rmtree(left)
             finally:
                 os.close(lock)
-    aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+    except OSError as error:
+        raise ConfigError(f"{parent} cannot be written ({error.strerror}); name a folder that can.") from error
     lock = os.open(aside, os.O_RDONLY)
     try:
         with suppress(OSError):  # no locks on this disk, so nobody removes it either

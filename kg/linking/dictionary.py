@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from kg.errors import ConfigError
 from kg.linking.changes import Changes, compile_changes, is_complete, older_dictionary, write_manifest
 from kg.linking.coherence import ranges
 from kg.linking.compile import compile_dictionary
@@ -60,8 +61,8 @@ class Dictionary:
         with ExitStack() as stack:
             try:
                 aside = stack.enter_context(folder_aside(snapshot.path, "dictionary"))
-            except OSError as error:
-                log.warning("%s: %s; the name dictionary goes to a temporary folder", snapshot.path, error.strerror)
+            except ConfigError:
+                log.warning("%s cannot be written; the name dictionary goes to a temporary folder", snapshot.path)
                 temporary = tempfile.TemporaryDirectory(prefix="kgfuse-dictionary-")
                 _build(snapshot, Path(temporary.name))
                 return cls(Path(temporary.name), keep=temporary)

@@ -42,10 +42,12 @@ def link_file(
 
     Raises:
         InputError: a line is not such JSON, the part was made from other texts, or another run writes it.
-        ConfigError: ``target`` is ``source``.
+        ConfigError: ``target`` is ``source`` or a folder.
     """
     if not source.exists():
         raise InputError(source, "there is no such file")
+    if target.is_dir():
+        raise ConfigError(f"{target} is a folder; name a file for the links.")
     if target.exists() and target.samefile(source):
         raise ConfigError(f"The links would take the place of their texts, {source}; name another file for them.")
     target.parent.mkdir(parents=True, exist_ok=True)

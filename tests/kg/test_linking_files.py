@@ -306,6 +306,9 @@ def test_the_command_links_a_text_with_the_latest_snapshot(linker: Linker, tmp_p
         (["--file", "/nowhere.jsonl", "--html", "/tmp/never.html"], "--html"),
         (["--file", "/nowhere.jsonl", "--workers", "0"], "workers is 0; expected at least 1"),
         (["text", "--html", "/tmp/never.html", "--entity-url", "javascript:x"], "javascript:x"),
+        (["text", "--html", "/nowhere/never.html", "--snapshot", "/never"], "expected a file in an existing folder"),
+        (["text", "--html", "/tmp"], "expected a file in an existing folder"),
+        (["--file", "/dev/null", "--out", "/tmp"], "/tmp is a folder; name a file for the links"),
     ],
 )
 def test_mistakes_are_one_line(linker: Linker, tmp_path: Path, arguments: list[str], says: str) -> None:

@@ -173,6 +173,12 @@ def test_sources_restrict_the_entities_and_what_is_between_them(store: GraphStor
         build_snapshot(store, tmp_path, sources=["umls"])
 
 
+def test_a_folder_that_cannot_be_written_is_named(store: GraphStore) -> None:
+    fill(store)
+    with pytest.raises(ConfigError, match=r"/proc/snapshots cannot be written \(.*\); name a folder that can"):
+        build_snapshot(store, Path("/proc/snapshots"))
+
+
 def test_the_command_prints_the_folder_or_says_to_load_first(
     store: GraphStore, cli_env: dict[str, str], tmp_path: Path
 ) -> None:
