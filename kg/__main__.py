@@ -15,6 +15,8 @@ from kg import cli
 if TYPE_CHECKING:
     from kg.linking import Linker
 
+MAX_TIMEOUT_S = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
@@ -88,10 +90,13 @@ class Cypher:
     """Seconds after which the query is ended."""
 
     def run(self) -> None:
+        from kg.errors import ConfigError
         from kg.explore import brief, run_cypher
         from kg.settings import Settings
         from kg.store import open_store
 
+        if self.limit < 0 or not 0 < self.timeout < MAX_TIMEOUT_S:
+            raise ConfigError(f"--limit must be at least 0, and --timeout more than 0 and less than {MAX_TIMEOUT_S}.")
         with open_store(Settings.from_env()) as store:
             answer = run_cypher(store, self.query, limit=self.limit, timeout_s=self.timeout)
         if self.json:
@@ -183,6 +188,8 @@ class Link:
             raise ConfigError("--html and --json are for a text; what --file gives is JSON lines.")
         if self.text is not None and (self.out or self.workers or self.engine != "local"):
             raise ConfigError("--out, --workers and --engine are for --file IN.jsonl, not for a text.")
+        if self.html is not None and (self.html.is_dir() or not self.html.parent.is_dir()):
+            raise ConfigError(f"--html is {self.html}; expected a file in an existing folder.")
         folder = find_snapshot(self.snapshot, Settings.from_env())
         linker = Linker.load(folder, ranker=self.ranker, threshold=self.threshold)
         if self.file is not None:

@@ -48,6 +48,8 @@ class ConfinedCypher:
                 self.close()
                 raise QueryRefused(f"The query took longer than {timeout_s:g} s and was ended; narrow it.")
             answer = self._pipe.recv()
+        except RecursionError as error:  # nothing of it was sent
+            raise QueryRefused("A parameter is nested too deeply.") from error
         except (EOFError, OSError) as error:
             self.close()
             log.warning(

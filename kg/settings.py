@@ -27,7 +27,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.neo4j_uri is None:
             return
-        parts = urlsplit(self.neo4j_uri)
+        try:
+            parts = urlsplit(self.neo4j_uri)
+        except ValueError as error:  # which may hold a password, as the address may
+            raise ConfigError("NEO4J_URI is no address; expected for example bolt://127.0.0.1:7687.") from error
         if parts.username or parts.password:
             raise ConfigError("NEO4J_URI holds a user name or password; set NEO4J_USER and NEO4J_PASSWORD instead.")
         schemes = {"bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc"}
@@ -39,8 +42,12 @@ class Settings:
         data = env.get("KGFUSE_DATA")
         if data and not Path(data).is_dir():
             raise ConfigError(f"KGFUSE_DATA is {data!r}, which is not a folder; unset it or name the data folder.")
+        home = Path(env.get("KGFUSE_HOME") or ".kgfuse").absolute()
+        there = next(path for path in (home, *home.parents) if os.access(path, os.F_OK))
+        if not there.is_dir():
+            raise ConfigError(f"KGFUSE_HOME is {str(home)!r}, but {there} is not a folder; name another folder.")
         return cls(
-            home=Path(env.get("KGFUSE_HOME") or ".kgfuse").absolute(),
+            home=home,
             data=Path(data).absolute() if data else None,
             neo4j_uri=env.get("NEO4J_URI") or None,
             neo4j_user=env.get("NEO4J_USER") or "neo4j",

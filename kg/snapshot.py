@@ -10,11 +10,17 @@ Rows are sorted and the writer is fixed, so equal graphs give equal bytes. The f
 manifest is there: it is written aside and renamed.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from kg.store import GraphStore
 
 FORMAT = 1
+FRESH_S = 60  # within which the maker of a folder has a lock on it
 SCHEMAS: Mapping[str, pa.Schema] = {
     "entities": ENTITY_COLUMNS,
     "aliases": pa.schema(
@@ -68,7 +75,10 @@ class Snapshot:
         manifest_path = path / "manifest.json"
         if not manifest_path.is_file():
             raise InputError(path, "not a snapshot (no manifest.json); make one with: python -m kg snapshot")
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        try:
+            manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(manifest_path, f"damaged ({error}); make the snapshot again") from error
         if manifest.get("format") != FORMAT:
             raise InputError(
                 manifest_path, f"snapshot format {manifest.get('format')!r}, expected {FORMAT}; make it anew"
@@ -188,24 +198,64 @@ def build_snapshot(store: "GraphStore", folder: Path, *, sources: Sequence[str] 
         sources: only entities that one of these sources asserts; all when empty.
 
     Raises:
-        ConfigError: there is no such entity.
+        ConfigError: there is no such entity, or ``folder`` cannot be written.
     """
     entities, names, triples = read_graph(store, sources)
-    aside = folder / ".building"
-    write_snapshot(
-        aside,
-        entities=entities,
-        aliases=aliases_with_priors(names),
-        triples=triples,
-        sources=read_sources(store, sources),
-    )
-    latest = latest_snapshot(folder)
-    if latest is not None and Snapshot.load(latest).hash == Snapshot.load(aside).hash:
-        shutil.rmtree(aside)
-        return latest
-    version = folder / f"v{int(latest.name[1:]) + 1 if latest else 1}"
-    shutil.rmtree(version, ignore_errors=True)  # at most a part of one, or it would be the latest
-    return aside.rename(version)
+    with folder_aside(folder, "building") as aside:
+        made = write_snapshot(
+            aside / "snapshot",
+            entities=entities,
+            aliases=aliases_with_priors(names),
+            triples=triples,
+            sources=read_sources(store, sources),
+        )
+        number = 1
+        while True:
+            latest = latest_snapshot(folder)
+            if latest is not None:
+                with suppress(InputError):  # a damaged one is made again
+                    if Snapshot.load(latest).hash == Snapshot.load(made).hash:
+                        return latest
+                number = max(number, int(latest.name[1:]) + 1)
+            try:
+                return made.rename(folder / f"v{number}")
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                number += 1  # another process was first, or something that is no snapshot is there
+
+
+@contextmanager
+def folder_aside(parent: Path, name: str) -> Iterator[Path]:
+    """A new folder ``.<name>-…`` to write into, which is gone afterwards unless it was renamed.
+
+    Its maker holds a lock on it, so that what killed ones left is known and removed by the next.
+
+    Raises:
+        ConfigError: ``parent`` cannot be written.
+    """
+    for left in parent.glob(f".{name}*"):
+        with suppress(OSError):  # it is held
+            lock = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(lock).st_mtime > FRESH_S:
+                    shutil.rmtree(left)
+            finally:
+                os.close(lock)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+    except OSError as error:
+        raise ConfigError(f"{parent} cannot be written ({error.strerror}); name a folder that can.") from error
+    lock = os.open(aside, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # no locks on this disk, so nobody removes it either
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield aside
+    finally:
+        os.close(lock)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def latest_snapshot(folder: Path) -> Path | None:

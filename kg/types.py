@@ -30,7 +30,7 @@ class Entity:
     """CURIE, ``fibo:LegalPerson``; unique in the graph."""
     iri: str
     source: str
-    """Data set it comes from: ``fibo``, ``umls``, ``wikidata``, ``doid`` …; becomes the second node label."""
+    """Data set it was read from: ``fibo``, ``umls``, ``wikidata``, ``doid`` …"""
     kinds: tuple[str, ...]
     """From the fixed list in ``kg.schema.KINDS``; ``("Stub",)`` when referred to and not described."""
     name: str | None = None

@@ -31,7 +31,8 @@ CALL db.index.fulltext.queryNodes('entity_names', $words, {limit: $limit}) YIELD
 RETURN node.id AS id, node.name AS name, node.definition AS definition, score
 """
 SHOWN = {"id", "iri", "name", "names", "definition", "definitions", "sources"}
-HIDDEN = SHOWN | {"name_kinds", "name_origins", "content_hash"}
+HIDDEN = SHOWN | {"name_kinds", "name_origins", "hashes", "claims", "gone_in", "gone_from"}
+"""Shown by themselves, or what the loading of sources keeps on a node for itself."""
 ENTITY_EXAMPLE = {
     "id": "fibo:CreditUnion",
     "iri": "https://spec.edmcouncil.org/fibo/ontology/FBC/FunctionalEntities/FinancialServicesEntities/CreditUnion",

@@ -1,23 +1,26 @@
 """Which entities a mention may denote, and what its spelling says for each of them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kg.linking.dictionary import Dictionary
 from kg.linking.learned import LearnedNames
-from kg.linking.names import Flag
+from kg.linking.names import MAX_NAME, Flag
 from kg.linking.tokens import name_key
 
+T = TypeVar("T")
 MAX_CONSIDERED = 64
 MAX_SIMILAR = 150  # names
 MIN_COSINE = 0.15
 MAX_EXCHANGED = 8  # words of a mention that are exchanged for others
 MAX_FORMS = 8
+MAX_KEPT = 3 * MAX_NAME  # code points of what was asked, if its answer is kept
 SAME_LETTERS = 0.95  # fit of a name that only differs in case
 EXCHANGED = 0.95  # similarity of a name that has one word exchanged
 FEATURES = (
@@ -94,11 +97,11 @@ class CandidateFinder:
         self.dictionary, self._learned = dictionary, learned
         self.taught = np.log1p(learned.entity_counts if learned else np.zeros(dictionary.num_entities, np.float32))
         self._preferred = lru_cache(maxsize=100_000)(self._preferred_words)
-        self._rarity = lru_cache(maxsize=100_000)(self._rarity_of)
-        self._unnamed = lru_cache(maxsize=20_000)(self._unnamed_features)
-        self.named = lru_cache(maxsize=100_000)(self._named)
-        self.known = lru_cache(maxsize=50_000)(self._known)
-        self.similar = lru_cache(maxsize=20_000)(self._similar)
+        self._rarity = _kept(100_000, self._rarity_of)
+        self._unnamed = _kept(20_000, self._unnamed_features)
+        self.named = _kept(100_000, self._named)
+        self.known = _kept(50_000, self._known)
+        self.similar = _kept(20_000, self._similar)
 
     def _named(self, key: str, surface: str, folded: str) -> CandidateSet:
         """Entities with a name of this key that may be written so; no similar names."""
@@ -296,6 +299,16 @@ class CandidateFinder:
 
     def _rarity_of(self, word: str) -> float:
         return math.log((2 + self.dictionary.num_entities) / self.dictionary.word_frequency(word)) + 0.1
+
+
+def _kept(size: int, function: Callable[..., T]) -> Callable[..., T]:
+    """``lru_cache`` but for what is asked at length: a mention may have a megabyte of white space between its words."""
+    known = lru_cache(maxsize=size)(function)
+
+    def answer(*asked: str | tuple[int, ...]) -> T:
+        return (known if sum(map(len, asked)) <= MAX_KEPT else function)(*asked)
+
+    return answer
 
 
 def _closest_first(row: tuple[int, _Name]) -> tuple[float, int, int]:

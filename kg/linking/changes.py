@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from kg.errors import InputError
 from kg.linking.coherence import surroundings
 from kg.linking.compile import (
     Aliases,
@@ -55,18 +56,17 @@ class Changes:
         self.frequency: dict[str, int] = json.loads((folder / "frequency.json").read_text(encoding="utf-8"))
 
 
-def older_dictionaries(snapshot: Snapshot) -> Iterator[Snapshot]:
-    """Earlier versions beside a snapshot ``vN`` that have a dictionary, the newest first."""
+def older_dictionary(snapshot: Snapshot) -> Snapshot | None:
+    """The newest of the whole earlier versions beside a snapshot ``vN`` that have a dictionary."""
     match = re.fullmatch(r"v(\d+)", snapshot.path.name)
-    if not match:
-        return
-    for number in range(int(match[1]) - 1, 0, -1):
+    for number in range(int(match[1]) - 1 if match else 0, 0, -1):
         folder = snapshot.path.with_name(f"v{number}")
         if (folder / "dictionary" / "manifest.json").is_file():
-            older = Snapshot.load(folder)
-            if is_complete(folder / "dictionary", older.hash):
-                yield older
-                return
+            with suppress(InputError):
+                older = Snapshot.load(folder)
+                if is_complete(folder / "dictionary", older.hash):
+                    return older
+    return None
 
 
 def compile_changes(snapshot: Snapshot, older: Snapshot, folder: Path) -> bool:

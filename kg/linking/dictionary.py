@@ -11,17 +11,19 @@ import shutil
 import tempfile
 from bisect import bisect_left
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kg.linking.changes import Changes, compile_changes, is_complete, older_dictionaries, write_manifest
+from kg.errors import ConfigError
+from kg.linking.changes import Changes, compile_changes, is_complete, older_dictionary, write_manifest
 from kg.linking.coherence import ranges
 from kg.linking.compile import compile_dictionary
 from kg.linking.namefiles import Bearer, Entry, NameFiles, open_arrays, open_trie
-from kg.snapshot import Snapshot
+from kg.snapshot import Snapshot, folder_aside
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +58,14 @@ class Dictionary:
         folder = snapshot.path / "dictionary"
         if is_complete(folder, snapshot.hash):
             return cls(folder)
-        try:
-            aside = Path(tempfile.mkdtemp(prefix=".dictionary-", dir=snapshot.path))
-        except OSError as error:
-            log.warning("%s: %s; the name dictionary goes to a temporary folder", snapshot.path, error.strerror)
-            temporary = tempfile.TemporaryDirectory(prefix="kgfuse-dictionary-")
-            _build(snapshot, Path(temporary.name))
-            return cls(Path(temporary.name), keep=temporary)
-        try:
+        with ExitStack() as stack:
+            try:
+                aside = stack.enter_context(folder_aside(snapshot.path, "dictionary"))
+            except ConfigError:
+                log.warning("%s cannot be written; the name dictionary goes to a temporary folder", snapshot.path)
+                temporary = tempfile.TemporaryDirectory(prefix="kgfuse-dictionary-")
+                _build(snapshot, Path(temporary.name))
+                return cls(Path(temporary.name), keep=temporary)
             _build(snapshot, aside)
             aside.chmod(0o755)
             try:
@@ -73,8 +75,6 @@ class Dictionary:
             except OSError:
                 if not is_complete(folder, snapshot.hash):
                     raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
         return cls(folder)
 
     def _ends_of_both(self, text: str, start: int) -> list[int]:
@@ -182,6 +182,7 @@ class Dictionary:
 
 
 def _build(snapshot: Snapshot, folder: Path) -> None:
-    if not any(compile_changes(snapshot, older, folder) for older in older_dictionaries(snapshot)):
+    older = older_dictionary(snapshot)
+    if older is None or not compile_changes(snapshot, older, folder):
         compile_dictionary(snapshot, folder)
     write_manifest(folder, snapshot.hash)

@@ -77,18 +77,18 @@ def _ends(tokens: Tokens) -> dict[int, int]:
 
 
 def _shorts(tokens: Tokens, is_name: Callable[[str], bool]) -> Iterator[Proposal]:
-    original = tokens.normal.original
-    for short, (start, end) in find_abbreviations(original).items():
-        key = name_key(original[start:end])
-        if not is_name(key):
-            continue
-        at = original.find(short)
-        while at >= 0:
-            stop = at + len(short)
-            first, last = tokens.words_at(at, stop)
-            if first < last and tokens.span(first, last) == (at, stop):
-                yield Proposal(first, last, key, Way.SHORT)
-            at = original.find(short, stop)
+    """Where the short forms stand, all looked for at once: a text may define thousands."""
+    original, origin = tokens.normal.original, tokens.normal.origin
+    long_forms = ((short, name_key(original[slice(*long)])) for short, long in find_abbreviations(original).items())
+    keys = {short: key for short, key in long_forms if is_name(key)}
+    lengths = {len(short) for short in keys}
+    for at in dict.fromkeys(tokens.starts if origin is None else origin[tokens.starts].tolist()) if keys else ():
+        for stop in (at + length for length in lengths):
+            key = keys.get(original[at:stop])
+            if key is not None:
+                first, last = tokens.words_at(at, stop)
+                if first < last and tokens.span(first, last) == (at, stop):
+                    yield Proposal(first, last, key, Way.SHORT)
 
 
 def _orders(tokens: Tokens, is_name: Callable[[str], bool]) -> Iterator[Proposal]:

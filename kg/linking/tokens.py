@@ -18,6 +18,7 @@ _GLUE = frozenset("-/'")
 _KIND = re.compile("w+|s|o")
 _BETWEEN = re.compile("(?<=[a-z])(?=[0-9])|(?<=[0-9])(?=[a-z])")
 MAX_MIXED = 12
+MAX_KEPT = 64  # code points of a word whose form is kept; one word may be as long as a text
 _GREEK_NAMES = """
     alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau upsilon phi
     chi psi omega
@@ -106,13 +107,14 @@ def tokens_of(text: str) -> Tokens:
     normal = normalise(text)
     if normal.text.isascii() and normal.origin is None:
         found = [match for match in _TOKEN.finditer(normal.text) if match.lastindex]
-        words = [compared(match[0]) for match in found]
+        words = [match[0] for match in found]
         starts = [match.start() for match in found]
         ends = [match.end() for match in found]
     else:
         spans = _spans(normal)
-        words = [compared(normal.text[start:end]) for start, end in spans]
+        words = [normal.text[start:end] for start, end in spans]
         starts, ends = [start for start, _ in spans], [end for _, end in spans]
+    words = [compared(word) if len(word) <= MAX_KEPT else compared.__wrapped__(word) for word in words]
     at = list(accumulate((len(word) + 1 for word in words), initial=0))
     return Tokens(normal, words, starts, ends, " ".join(words), at[:-1])
 

@@ -229,7 +229,8 @@ def test_the_graph_is_served_from_neo4j(store: GraphStore) -> None:
     store.write(
         "CREATE (a:Entity:Ex:Class {id: 'ex:a/1', iri: 'http://x/a', name: 'Acme & Sons',"
         " names: ['Acme & Sons', 'ACME'], sources: ['ex'],"
-        " content_hash: 'h', founded: date('1999-12-31'), rating: 2.5, tags: ['x', 'y']}),"
+        " hashes: ['h'], claims: ['{}'], gone_in: '2', gone_from: 'ex',"
+        " founded: date('1999-12-31'), rating: 2.5, tags: ['x', 'y']}),"
         " (b:Entity:Ex:Class {id: 'ex:b', name: 'Borealis', names: ['Borealis']}),"
         " (a)-[:OWNS]->(b), (b)-[:LIKES]->(a)"
     )

@@ -90,7 +90,16 @@ def test_a_request_that_is_none_is_a_problem(client: TestClient, body: dict[str,
 
 
 @pytest.mark.parametrize(
-    "parameters", ['{"x": 1180591620717411303424}', '{"x": "\\ud800"}', '{"\\ud800": 1}', '{"x": NaN}', "[" * 900]
+    "parameters",
+    [
+        '{"x": 1180591620717411303424}',
+        '{"x": "\\ud800"}',
+        '{"\\ud800": 1}',
+        '{"x": NaN}',
+        "[" * 900,
+        *('{"x": ' + "[" * depth + "]" * depth + "}" for depth in (100, 300, 490, 600, 900, 5000)),
+    ],
+    ids=lambda parameters: f"{parameters[:9]}-{len(parameters)}",
 )
 def test_odd_parameters_do_not_make_the_server_fail(client: TestClient, parameters: str) -> None:
     body = f'{{"query": "RETURN $x", "parameters": {parameters}}}'

@@ -52,3 +52,20 @@ def test_a_wrong_command_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixtu
     assert (said.out, len(said.err.splitlines())) == ("", 1)
     with pytest.raises(SystemExit, match="2"):
         main(["cypher"])
+
+
+@pytest.mark.parametrize("command", [["status"], ["stop"], ["start"], ["link", "text"], ["snapshot"]], ids=" ".join)
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_home_that_is_a_file_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+    below: str,
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    monkeypatch.setenv("KGFUSE_HOME", f"{file}{below}")
+    assert main(command) == 2
+    says = f"KGFUSE_HOME is '{file}{below}', but {file} is not a folder; name another folder.\n"
+    assert capsys.readouterr().err == f"python -m kg: {says}"

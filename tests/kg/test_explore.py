@@ -1,6 +1,7 @@
 """Cypher from people: what is run, what is refused, and its limits."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -153,3 +154,12 @@ def test_the_command_refuses_in_one_line_with_exit_code_2(graph: GraphStore, cli
     done = kg(cli_env, "cypher", "MATCH (n) DETACH DELETE n")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert "Only statements that read the graph" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [("--limit", "-1"), ("--limit", "-5"), ("--timeout", "-1"), ("--timeout", "0"), ("--timeout", "nan")]
+)
+def test_limits_that_are_none_are_said_before_anything_is_run(home: Path, options: tuple[str, str]) -> None:
+    done = kg({**os.environ, "NEO4J_URI": "bolt://127.0.0.1:1"}, "cypher", "RETURN 1", *options)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "--limit must be at least 0, and --timeout more than 0" in done.stderr

@@ -1,5 +1,6 @@
 import json
 import time
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -231,6 +232,24 @@ def test_a_megabyte_of_anything_takes_linear_time(linker: Linker, piece: str) ->
     began = time.process_time()
     linker.link(piece * (1_000_000 // len(piece)))
     assert time.process_time() - began < 60  # at most 5 s here; quadratic work would take hours
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" * 200_000, "é" * 200_000, "Acme" + " " * 200_000 + "Bank", "Acme" + "'s" * 100_000 + " Bank"],
+    ids=["word", "word in Unicode", "white space", "possessives"],
+)
+def test_nothing_of_a_long_text_stays_in_memory(linker: Linker, text: str) -> None:
+    linker.link(text)  # what is loaded once
+    tracemalloc.start()
+    try:
+        for number in range(2, 7):
+            linker.link(once := text.replace(text[2], text[2] * number, 1))
+            linker.link_spans(once, [(0, len(once))])
+        stays, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert stays < 2 * len(text)  # one of the five, ``once``, is still there
 
 
 def test_the_links_of_the_sentences_on_file_stay_as_they_are(tmp_path: Path) -> None:

@@ -96,6 +96,21 @@ def test_an_older_dictionary_may_go(tmp_path: Path) -> None:
     assert Linker.load(tmp_path / "v2").link_batch(texts_of(now)) == linker.link_batch(texts_of(now))
 
 
+def test_an_older_snapshot_that_is_damaged_is_passed_over(tmp_path: Path) -> None:
+    graphs = [graph_of(1, 1500)]
+    for seed in range(2):
+        graphs.append(changed(graphs[-1], seed, 5))
+    for number in (1, 2):
+        Linker.load(write(tmp_path / f"v{number}", graphs[number - 1]))
+    with (tmp_path / "v2/aliases.parquet").open("ab") as file:
+        file.write(b"x")
+    linker = Linker.load(write(tmp_path / "v3", graphs[2]))
+    one, three = (tmp_path / version / "dictionary/gram_names.npy" for version in ("v1", "v3"))
+    assert one.stat().st_ino == three.stat().st_ino
+    anew = Linker.load(write(tmp_path / "alone/v1", graphs[2]))
+    assert linker.link_batch(texts_of(graphs[2])) == anew.link_batch(texts_of(graphs[2]))
+
+
 @pytest.mark.parametrize("number", [200, 1400])
 def test_many_changes_are_built_anew(tmp_path: Path, number: int) -> None:
     graph = graph_of(1, 1500)

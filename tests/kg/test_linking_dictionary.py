@@ -1,3 +1,5 @@
+import fcntl
+import os
 from pathlib import Path
 
 from kg.linking import Linker
@@ -37,3 +39,18 @@ def test_nothing_is_left_beside_the_dictionary(tmp_path: Path) -> None:
     Dictionary.open(tiny_snapshot(tmp_path / "v1"))
     assert not list(tmp_path.glob("v1/.*"))
     Snapshot.load(tmp_path / "v1")
+
+
+def test_what_was_left_of_a_dictionary_when_it_was_killed_is_removed_by_the_next(tmp_path: Path) -> None:
+    snapshot = tiny_snapshot(tmp_path / "v1")
+    left, held, fresh = (snapshot.path / f".dictionary-{name}" for name in ("left", "held", "fresh"))
+    for folder in (left, held, fresh):
+        folder.mkdir()
+        (folder / "names.marisa").touch()
+    for folder in (left, held):
+        os.utime(folder, (0, 0))
+    holder = os.open(held, os.O_RDONLY)
+    fcntl.flock(holder, fcntl.LOCK_SH)
+    Dictionary.open(snapshot)
+    os.close(holder)
+    assert sorted(snapshot.path.glob(".*")) == sorted([held, fresh])

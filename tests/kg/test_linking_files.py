@@ -78,6 +78,43 @@ def test_what_another_input_left_is_not_mixed_in(linker: Linker, tmp_path: Path)
         link_file(linker, source, target)
 
 
+def test_the_links_of_a_file_are_never_those_of_another_with_the_same_ids(linker: Linker, tmp_path: Path) -> None:
+    one, other = (write_texts(tmp_path / name, [text] * 3) for name, text in (("a", "Acme Bank"), ("b", "Corvus Fund")))
+    one.write_text(one.read_text() + "broken\n")
+    target = tmp_path / "out.jsonl"
+    with pytest.raises(InputError, match="a:4: not JSON"):
+        link_file(linker, one, target)
+    (left,) = tmp_path.glob("out.jsonl.*")
+    write_texts(one, ["Delta Exchange"] * 3)
+    with pytest.raises(InputError, match=r"a:1: id 'd0', but .* has the links of another text; delete that part"):
+        link_file(linker, one, target)
+    assert left.exists()
+    assert link_file(linker, other, target) == 3
+    assert [json.loads(line)["links"][0]["id"] for line in target.read_text().splitlines()] == ["ex:2"] * 3
+
+
+def test_texts_are_not_replaced_by_their_links(linker: Linker, tmp_path: Path) -> None:
+    source = write_texts(tmp_path / "in.jsonl", TEXTS)
+    before = source.read_bytes()
+    done = run(tmp_path, "--file", str(source), "--out", f"{tmp_path}/../{tmp_path.name}/in.jsonl")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"take the place of their texts, {source}; name another" in done.stderr
+    assert source.read_bytes() == before
+
+
+def test_parts_of_other_files_stay(linker: Linker, tmp_path: Path) -> None:
+    bad = write_texts(tmp_path / "bad.jsonl", TEXTS)
+    bad.write_text(bad.read_text() + "broken\n")
+    names = ("out.jsonl.gz", "out.jsonl.train", "out.jsonl")
+    for name in names:
+        with pytest.raises(InputError):
+            link_file(linker, bad, tmp_path / name)
+    link_file(linker, write_texts(tmp_path / "in.jsonl", TEXTS), tmp_path / "out.jsonl")
+    left = sorted(path.name for path in tmp_path.glob("out.jsonl*"))
+    assert [name.rpartition(".")[2] for name in left] == ["jsonl", "part", "part"]
+    assert all(name.startswith(other) for name, other in zip(left[1:], names, strict=False))
+
+
 def many(tmp_path: Path, number: int) -> Path:
     """A file of texts of several chunks; some lines are blank."""
     texts = [f"{i}: {TEXTS[i % len(TEXTS)]}" for i in range(number)]
@@ -269,6 +306,9 @@ def test_the_command_links_a_text_with_the_latest_snapshot(linker: Linker, tmp_p
         (["--file", "/nowhere.jsonl", "--html", "/tmp/never.html"], "--html"),
         (["--file", "/nowhere.jsonl", "--workers", "0"], "workers is 0; expected at least 1"),
         (["text", "--html", "/tmp/never.html", "--entity-url", "javascript:x"], "javascript:x"),
+        (["text", "--html", "/nowhere/never.html", "--snapshot", "/never"], "expected a file in an existing folder"),
+        (["text", "--html", "/tmp"], "expected a file in an existing folder"),
+        (["--file", "/dev/null", "--out", "/tmp"], "/tmp is a folder; name a file for the links"),
     ],
 )
 def test_mistakes_are_one_line(linker: Linker, tmp_path: Path, arguments: list[str], says: str) -> None:

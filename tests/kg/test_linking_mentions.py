@@ -1,6 +1,7 @@
 """What dictionaries miss: names said in other words, other spellings, and abbreviations that a text defines."""
 
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,17 @@ def test_abbreviations_stand_for_what_the_text_says(text: str, short: str, long:
 @pytest.mark.parametrize("text", ["he left (see below)", "two (2) of them", "It ended. Bonds (BC) fell", "(BC)"])
 def test_what_is_only_in_parentheses_is_no_abbreviation(text: str) -> None:
     assert find_abbreviations(text) == {}
+
+
+def test_eight_times_the_abbreviations_take_no_more_than_their_share_of_time(linker: Linker) -> None:
+    signs = [chr(code) for code in range(0x2600, 0x2600 + 200)]
+    took = []
+    for number in (25, 200):
+        text = " ".join(f"breast cancer (B{one}{other}C)" for one in signs for other in signs[:number])
+        began = time.process_time()
+        assert {link.id for link in linker.link(text)} == {"d:bc"}
+        took.append(time.process_time() - began)
+    assert took[1] < 20 * took[0]  # with a search of the whole text for each of them 35 and more
 
 
 def test_words_that_names_of_one_entity_exchange_stand_for_each_other(linker: Linker) -> None:

@@ -2,12 +2,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kg.errors import ConfigError
+from kg.errors import ConfigError, InputError
 from kg.snapshot import Snapshot, build_snapshot
 from kg.store import GraphStore
 
@@ -121,6 +122,31 @@ def test_an_unchanged_graph_gives_the_same_version_and_a_changed_one_the_next(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v1", "v2"]
 
 
+def test_snapshots_that_are_made_at_once_are_whole_and_apart(store: GraphStore, tmp_path: Path) -> None:
+    names = ["one", "two", "three", "four"]
+    for name in names:
+        store.write(
+            "UNWIND range(1, 3000) AS i CREATE (:Entity:X:Item {id: $s + ':' + i, name: $s + i, sources: [$s]})", s=name
+        )
+    with ThreadPoolExecutor(len(names)) as pool:
+        made = list(pool.map(lambda name: build_snapshot(store, tmp_path, sources=[name]), names))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v1", "v2", "v3", "v4"] == sorted(p.name for p in made)
+    for name, folder in zip(names, made, strict=True):
+        assert {entity.split(":")[0] for entity in Snapshot.load(folder).ids} == {name}
+
+
+@pytest.mark.parametrize("name", ["triples.parquet", "manifest.json"])
+def test_a_damaged_snapshot_is_made_again_as_the_next_version(store: GraphStore, tmp_path: Path, name: str) -> None:
+    fill(store)
+    file = build_snapshot(store, tmp_path) / name
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(InputError, match="make the snapshot again"):
+        Snapshot.load(tmp_path / "v1")
+    assert build_snapshot(store, tmp_path) == tmp_path / "v2"
+    assert Snapshot.load(tmp_path / "v2").num_entities == len(NODES)
+    assert build_snapshot(store, tmp_path) == tmp_path / "v2"
+
+
 def test_equal_graphs_give_equal_bytes_whatever_the_order_of_loading(store: GraphStore, tmp_path: Path) -> None:
     fill(store)
     first = build_snapshot(store, tmp_path / "a")
@@ -145,6 +171,12 @@ def test_sources_restrict_the_entities_and_what_is_between_them(store: GraphStor
     assert len(snapshot.triples) == 2
     with pytest.raises(ConfigError, match="no entities of umls; load some first"):
         build_snapshot(store, tmp_path, sources=["umls"])
+
+
+def test_a_folder_that_cannot_be_written_is_named(store: GraphStore) -> None:
+    fill(store)
+    with pytest.raises(ConfigError, match=r"/proc/snapshots cannot be written \(.*\); name a folder that can"):
+        build_snapshot(store, Path("/proc/snapshots"))
 
 
 def test_the_command_prints_the_folder_or_says_to_load_first(

@@ -253,6 +253,7 @@ WRONG = [
     ({"NEO4J_URI": "bolt://127.0.0.1:1"}, "NEO4J_PASSWORD is not set"),
     ({"NEO4J_URI": "http://127.0.0.1:7474", "NEO4J_PASSWORD": "x"}, "expected for example bolt://"),
     ({"NEO4J_URI": "bolt://neo4j:secret@127.0.0.1:1"}, "holds a user name or password"),
+    ({"NEO4J_URI": "bolt://neo4j:secret@["}, "NEO4J_URI is no address; expected for example bolt://"),
 ]
 
 
