@@ -112,10 +112,17 @@ def current_knowledge(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @contextmanager
 def aside(folder: Path) -> Iterator[Path]:
-    """A folder to write into that takes the name ``folder`` only when the block ends without an error."""
+    """A folder to write into that takes the name ``folder`` only when the block ends without an error.
+
+    Raises:
+        ConfigError: it cannot be written beside ``folder``.
+    """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"{part} cannot be written ({error.strerror}); name another folder.") from error
     try:
         yield part
     except BaseException:

@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -190,6 +191,29 @@ def test_the_command_trains_and_the_linker_uses_it(
     assert str(out) in said
     assert not list(tmp_path.glob("*.part"))
     assert share_right(Linker.load(snapshot, ranker=out), gold_texts(2, 40)) > 0.9
+
+
+@pytest.mark.parametrize("out", ["thesis", ".", "thesis/chapter.txt", "thesis/chapter.txt/ranker"])
+def test_what_is_no_ranker_is_not_replaced_and_nothing_is_learned_before_that_is_said(
+    out: str, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter.txt").write_text("years of work")
+    (thesis / "manifest.json").write_text("{}")  # of a run, say
+    monkeypatch.chdir(thesis if out == "." else tmp_path)
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=r"is neither a ranker nor an empty folder|cannot be written \(Not a dir"):
+        train_ranker(snapshot, gold_texts(1, 150), Path(out))
+    assert time.monotonic() - started < 1
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["chapter.txt", "manifest.json", "thesis"]
+
+
+def test_a_ranker_is_replaced_by_a_newer_one(snapshot: Snapshot, ranker: Path, tmp_path: Path) -> None:
+    train_ranker(snapshot, gold_texts(2, 40), tmp_path)
+    first = (tmp_path / "manifest.json").read_bytes()
+    train_ranker(snapshot, gold_texts(1, 150), tmp_path)
+    assert (tmp_path / "manifest.json").read_bytes() == (ranker / "manifest.json").read_bytes() != first
 
 
 def test_gold_may_say_which_candidates_a_mention_has(tmp_path: Path) -> None:
