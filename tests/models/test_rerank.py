@@ -1,5 +1,6 @@
 """What gold links teach the linker, on a small world where it is known what there is to learn."""
 
+import gzip
 import json
 import random
 import subprocess
@@ -223,9 +224,11 @@ def test_gold_may_say_which_candidates_a_mention_has(tmp_path: Path) -> None:
         {"start": 2, "end": 3, "ids": []},
     )
     file.write_text(json.dumps({"id": 7, "text": "a b", "mentions": [first, second]}) + "\n")
-    assert list(read_gold(file)) == [
-        GoldText("7", "a b", ((0, 1, ("x:1",)), (2, 3, ())), (("x:1", "x:2"), None)),
-    ]
+    wanted = [GoldText("7", "a b", ((0, 1, ("x:1",)), (2, 3, ())), (("x:1", "x:2"), None))]
+    assert list(read_gold(file)) == wanted
+    packed = tmp_path / "gold.jsonl.gz"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    assert list(read_gold(packed)) == wanted
 
 
 @pytest.mark.parametrize(
