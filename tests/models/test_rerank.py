@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kg.errors import ConfigError, InputError
@@ -16,6 +17,7 @@ from kg.linking import Linker
 from kg.snapshot import Snapshot, write_snapshot
 from kg.types import Link
 from models.rerank.__main__ import main
+from models.rerank.confidence import best_threshold, curve_of
 from models.rerank.gold import GoldText, read_gold
 from models.rerank.training import train_ranker
 
@@ -148,6 +150,18 @@ def test_the_report_says_what_texts_that_were_not_learned_from_give(snapshot: Sn
     assert 0.9 < report["f1"] <= 1
     assert abs(report["f1"] - share_right(Linker.load(snapshot, ranker=ranker), gold_texts(3, 80))) < 0.06
     assert all(0 <= error < 0.1 for error in report["calibration_error"].values())
+
+
+def test_a_threshold_does_not_part_what_has_one_confidence() -> None:
+    rows = [(0.5, number % 2 == 0) for number in range(100)]
+    found = best_threshold(rows, curve_of(rows), 50)
+    assert found["f1"] == pytest.approx(2 / 3)
+    assert (found["precision"], found["recall"]) == (0.5, 1.0)
+    rows += [(0.9, True)] * 100
+    curve = curve_of(rows)
+    found = best_threshold(rows, curve, 150)
+    given = [right for confidence, right in rows if np.interp(confidence, *curve) >= found["threshold"]]
+    assert found["f1"] == pytest.approx(2 * sum(given) / (len(given) + 150))
 
 
 def test_the_same_texts_and_seed_make_the_same_ranker(snapshot: Snapshot, ranker: Path, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_each_field_is_read_as_its_kind_needs_it(as_csv: bool, tmp_path: Path) -
         ({"labels": 3}, "column 'labels': expected a list"),
         ({"head": [0, 4]}, "column 'head': expected head and tail"),
         ({"head": [0, 4], "tail": [5, 90]}, "expected head and tail, each .* within the 9 signs"),
-        ({"head": [0, 4], "tail": [2, 6]}, r"column 'tail': expected it apart from the head, got \(2, 6\) over \(0, 4\)"),
+        ({"head": [0, 4], "tail": [2, 6]}, r"'tail': expected it apart from the head, got \(2, 6\) over \(0, 4\)"),
         ({"answers": "Borealis"}, "column 'answers': 'Borealis' does not stand there in the text"),
         ({"answers": [[1, "Acme"]]}, "column 'answers': 'Acme' does not stand there"),
         ({"choices": ["a", "b"], "label": "c"}, "column 'label': expected one of the 2 choices or its number, got 'c'"),
