@@ -79,9 +79,7 @@ def test_the_graph_of_the_recipe_for_your_own_table_is_loaded_and_embedded(
     (tmp_path / "graph.ttl").write_text("\n".join([*triples, "<urn:Acme> <urn:owns> <urn:Borealis> ."]))
     rows = [f"Acme {word} {number},{word}" for number in range(20) for word in ("good", "bad")]
     (tmp_path / "reviews.csv").write_text("\n".join(["sentence,polarity", *rows]))
-    recipe = recipe.replace(
-        "[[tasks]]", '[[graph.also]]\nsource = "table"\npaths = ["more"]\nsource_id = "more"\n[[tasks]]'
-    )
+    also = '[[graph.also]]\nsource = "table"\npaths = ["more"]\nsource_id = "more"\n'
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "names.tsv").write_text("d\tDelta\tP\n")
     (tmp_path / "mine.toml").write_text(recipe.replace("[[tasks]]", f"{also}[[tasks]]"))
