@@ -26,9 +26,9 @@ from models.recipe import Recipe
 PACKAGES = ("kgfuse", "torch", "torch-geometric", "transformers", "neo4j", "pyoxigraph", "numpy", "scikit-learn")
 
 
-FORMAT = 2
-"""The next where the same settings train another model: 2, texts are classified by the mean of their states. Seeds of
-two formats would be one mean of different things."""
+FORMAT = 3
+"""The next where the same settings train another model: 2, texts are classified by the mean of their states; 3, what is
+trained on is drawn, and dealt out by text. Seeds of two formats would be one mean of different things."""
 
 
 @dataclass(frozen=True)

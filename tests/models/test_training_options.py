@@ -32,8 +32,9 @@ from models.stages.arms import build_model, is_fresh
 from models.stages.finetune import train_task
 from models.stages.found import FOUND, searched
 from models.stages.search import search
-from models.stages.taskdata import draw, folds_of
+from models.stages.taskdata import divided, divisions_of, draw, folds_of
 from models.stopping import KeepBest
+from models.table_reader import Columns
 from models.trainer import fit
 from models.training import Training
 from tests.builders import COMPANIES, tiny_snapshot
@@ -283,6 +284,46 @@ def test_folds_test_each_example_once_and_keep_the_shares_of_labels() -> None:
         assert Counter(examples[index].label for index in one.test) == {"a": 6, "b": 2}
         assert 3 <= len(one.validation) <= 4
     assert folds_of(examples, 5, seed=1) == divisions != folds_of(examples, 5, seed=2)
+
+
+def test_all_that_is_asked_of_one_text_is_in_one_part_of_a_fold() -> None:
+    examples = [Example(id=str(i), text=f"premise {i // 3}", second=f"{i}", label="ab"[i % 2]) for i in range(60)]
+    for one in folds_of(examples, 4, seed=0):
+        parts = [{examples[index].text for index in part} for part in (one.train, one.validation, one.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == 20
+        assert len(parts[2]) == 5
+
+
+def test_fewer_training_examples_are_drawn_from_all_of_them(tmp_path: Path) -> None:
+    rows = [{"text": f"{label} {i}", "label": label, "split": "train"} for label in "ab" for i in range(50)]
+    rows += [{"text": f"b {part}", "label": "b", "split": part} for part in ("validation", "test")]
+    (tmp_path / "sorted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path = tmp_path / "sorted.jsonl"
+    task = Task(name="t", kind="sequence_classification", reader="table", path=str(path), max_train=20)
+    examples, division = divided(task, path)
+    assert len(division.train) == 20
+    assert 4 < sum(examples[index].label == "a" for index in division.train) < 16
+    assert divided(task, path) == (examples, division)
+
+
+@pytest.mark.parametrize("drawn", [{"shots": (4,)}, {"folds": 2}], ids=["shots", "folds"])
+def test_a_model_is_told_of_values_no_more_than_those_it_is_trained_with(drawn: dict[str, Any], run: Run) -> None:
+    (task,) = run.recipe.tasks
+    path = run.path.parent / "numbers.jsonl"
+    numbers = [0.0, 1, 2, 1e6, 4, 5, 6, 7, 8, 9]
+    rows = [{"text": f"{company} in week {i}.", "value": numbers[i]} for i in range(10) for company in COMPANIES]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    training = replace(TRAINING, max_steps=1)
+    task = replace(task, kind="regression", path=str(path), columns=Columns(), training=training, **drawn)
+    result = trained(run, task)
+    examples, division = divided(task, path)
+    first = divisions_of(examples, division, task, seed=0)[0]
+    values = [examples[index].value for index in first.train]
+    objective = json.loads((result["folder"] / "model" / "config.json").read_text(encoding="utf-8"))["objective"]
+    assert (objective["mean"], objective["deviation"]) == pytest.approx((np.mean(values), np.std(values)))
+    if "shots" in drawn:  # all in one batch: what is learned has a deviation of 1, whatever is said at first
+        assert max(values) < 1e6
+        assert result["losses"][0][1] > 0.99
 
 
 def test_shots_are_of_each_label_that_a_text_may_have_and_some_where_there_are_none() -> None:
