@@ -422,6 +422,18 @@ def test_a_search_that_was_killed_goes_on_and_its_best_settings_are_used(run: Ru
     assert len(trials()) == 3
 
 
+@pytest.mark.slow
+def test_settings_that_diverge_have_failed_and_are_not_tried_for_ever(run: Run, tmp_path: Path) -> None:
+    (task,) = run.recipe.tasks
+    training = replace(TRAINING, epochs=1, learning_rate=1e30)
+    tried = Run(run.path, replace(run.recipe, tasks=(replace(task, training=training),)))
+    for _ in range(2):  # the second time nothing is left to be tried
+        with pytest.raises(ConfigError, match=r"task trend: none of 1 settings could be trained with, .* of 1e\+30"):
+            search(tried, Settings(home=tmp_path), 1)
+    (told,) = (run.path / "search").glob("trend/*/result.json")
+    assert "The training loss is nan" in json.loads(told.read_text(encoding="utf-8"))["failed"]
+
+
 def test_a_file_of_settings_that_is_none_is_named(run: Run) -> None:
     (run.path / FOUND).write_text("[[tasks]]\nname = 'trend'\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="search.toml: expected"):
