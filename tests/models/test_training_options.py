@@ -434,7 +434,23 @@ def test_settings_that_diverge_have_failed_and_are_not_tried_for_ever(run: Run, 
     assert "The training loss is nan" in json.loads(told.read_text(encoding="utf-8"))["failed"]
 
 
-def test_a_file_of_settings_that_is_none_is_named(run: Run) -> None:
-    (run.path / FOUND).write_text("[[tasks]]\nname = 'trend'\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="search.toml: expected"):
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("", "search.toml: expected"),
+        ("[tasks.training]\nlerning_rate = 1\n", r"search.toml: tasks.0.training.lerning_rate: .* \(got 1\)$"),
+        ("[tasks.training]\nepochs = 'x'\n", r"search.toml: tasks.0.training.epochs: .* \(got 'x'\)$"),
+    ],
+)
+def test_a_file_of_settings_that_is_none_is_named(settings: str, said: str, run: Run) -> None:
+    (run.path / FOUND).write_text(f"[[tasks]]\nname = 'trend'\n{settings}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=said) as caught:
         searched(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_that_were_found_take_the_place_of_the_recipe_s(run: Run) -> None:
+    assert searched(run) == run.recipe.tasks
+    (run.path / FOUND).write_text("[[tasks]]\nname = 'trend'\n[tasks.training]\nepochs = 7\n", encoding="utf-8")
+    (task,) = run.recipe.tasks
+    assert searched(run) == (replace(task, training=replace(task.training, epochs=7)),)
