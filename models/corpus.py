@@ -1,10 +1,8 @@
 """Texts of a corpus of any size, one at a time: text, JSON lines, Parquet, CSV and HTML, and folders of them."""
 
-import csv
 import gzip
 import re
 import shutil
-import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +15,7 @@ import pyarrow.parquet
 from selectolax.lexbor import LexborHTMLParser
 
 from kg.errors import InputError
-from models.examples import format_of, opened, read_json_lines, read_lines
+from models.examples import format_of, opened, read_csv, read_json_lines, read_lines
 
 Reader: TypeAlias = Callable[[Path, str], Iterator[str]]
 
@@ -76,16 +74,7 @@ def _json_lines(path: Path, key: str) -> Iterator[str]:
 
 
 def _table(path: Path, key: str) -> Iterator[str]:
-    csv.field_size_limit(sys.maxsize)  # a contract is longer than the 131,072 characters that csv allows
-    with _readable(path), opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t" if format_of(path) == ".tsv" else ",", strict=True)
-        if key not in (rows.fieldnames or ()):
-            raise InputError(path, f"has no column {key!r}, only {', '.join(rows.fieldnames or ())}", line=1)
-        try:
-            for row in rows:
-                yield _checked(row[key], path, key, rows.line_num)
-        except csv.Error as error:
-            raise InputError(path, f"not CSV: {error}", line=rows.reader.line_num) from error
+    return (row[key] for _, row in read_csv(path, (key,)))
 
 
 def _parquet(path: Path, key: str) -> Iterator[str]:

@@ -48,11 +48,11 @@ class EntityTable:
         return cls(tuple(f"random:{i}" for i in range(num_entities)), vectors, "random", f"random-{seed}")
 
     def shuffled(self, seed: int, *, groups: Sequence[int] | None = None) -> "EntityTable":
-        """The same vectors at other entities: what a gain has to vanish with. No entity keeps its own.
+        """The same vectors at other entities: what a gain has to vanish with.
 
         Args:
             groups: one number an entity; vectors are exchanged within a group. Entities that are alone in theirs are
-                exchanged among each other.
+                exchanged among each other; where there is just one, it alone keeps its own.
         """
         rng = np.random.default_rng(seed)
         of = np.zeros(len(self.ids), dtype=np.int64) if groups is None else np.asarray(groups, dtype=np.int64)
@@ -62,7 +62,7 @@ class EntityTable:
         order = order[np.argsort(of[order], kind="stable")]  # at random within each group
         target = np.empty(len(of), dtype=np.int64)
         for part in np.split(order, np.flatnonzero(np.diff(of[order])) + 1):
-            target[part] = np.roll(part, 1)  # one cycle: every entity moves
+            target[part] = np.roll(part, 1)  # one cycle: all of a part move, unless it is one
         vectors = self.vectors.clone()
         vectors[FIRST:] = self.vectors[FIRST:][torch.from_numpy(target)]
         within = "" if groups is None else "-alike"

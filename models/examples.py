@@ -5,6 +5,7 @@ import gzip
 import json
 import random
 import re
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -194,17 +195,22 @@ def read_csv(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dic
     Raises:
         InputError: it cannot be read, or a row has fewer fields than the header.
     """
+    csv.field_size_limit(sys.maxsize)  # a contract is longer than the 131,072 characters that csv allows
     reader: csv.DictReader[str] | None = None
     try:
         with opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, delimiter="\t" if format_of(path) == ".tsv" else ",", strict=True)
-            if not set(columns) <= set(reader.fieldnames or ()):
-                raise InputError(path, f"expected the columns {', '.join(columns)}, got {reader.fieldnames}", line=1)
+            there = reader.fieldnames or ()
+            for column in columns:
+                if column not in there:
+                    raise InputError(path, f"has no column {column!r}, only {', '.join(there)}", line=1)
             for row in reader:
                 if None in row.values() or None in row:
-                    raise InputError(path, f"expected {len(reader.fieldnames or ())} fields", line=reader.line_num)
+                    raise InputError(path, f"expected {len(there)} fields", line=reader.line_num)
                 yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, EOFError, zlib.error, csv.Error) as error:
+    except csv.Error as error:
+        raise InputError(path, f"not CSV: {error}", line=reader.reader.line_num if reader else None) from error
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise InputError(path, f"cannot be read: {error}", line=reader.line_num + 1 if reader else None) from error
 
 

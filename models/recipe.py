@@ -31,7 +31,7 @@ class Load:
     options: tuple[str, ...] = ()
     """More options of ``python -m ingest load``, as on the command line."""
     source_id: str
-    """The data set whose nodes are in the snapshot."""
+    """What the data set is called in the graph; its nodes are in the snapshot."""
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)

@@ -59,13 +59,12 @@ def summarise(task: str, arms: Mapping[str, Results]) -> dict[str, Any]:
     """One task's section of ``metrics.json``: each arm with its seeds, mean and deviation, then slices and verdict."""
     trained = {arm: results for arm, results in arms.items() if arm not in BASELINES}
     counts = {arm: stack(results) for arm, results in trained.items()}
-    one = min(trained.values(), key=len)  # arms with fewer seeds than others are compared on those that all have
+    one = trained[min(trained, key=lambda arm: arm == "text")]  # its texts name the entities of facts, too
     linked = np.array(one[0]["linked"], dtype=bool)
     # whether an entity was seen depends on what a seed labelled, not on the arm
     seen = np.array([result.get("seen", linked) for result in _by_seed(one)], dtype=bool)
     corrupted = _mean_of([result.get("corrupted") or {} for result in trained.get("fused", ())])
-    shared = {arm: arm_counts[: len(one)] for arm, arm_counts in counts.items()}
-    verdict = judge(task, shared, linked=linked, seen=seen, corrupted=corrupted)
+    verdict = judge(task, counts, linked=linked, seen=seen, corrupted=corrupted)
     rows, main = {arm: _arm(results) for arm, results in arms.items()}, one[0]["main_metric"]
     every = np.ones((len(one), 1), dtype=bool)
     slices = {
@@ -81,7 +80,7 @@ def summarise(task: str, arms: Mapping[str, Results]) -> dict[str, Any]:
         "test_examples_linked": int(linked.sum()),
         "arms": rows,
         "slices": {
-            name: {arm: _spread(score(arm_counts * kept[..., None])) for arm, arm_counts in shared.items()}
+            name: {arm: _spread(score(arm_counts * kept[..., None])) for arm, arm_counts in counts.items()}
             for name, kept in slices.items()
             if kept.any(axis=1).all()
         },

@@ -5,6 +5,7 @@
 ``metrics.json`` · ``plots/`` · ``README.md``, the model card
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -26,9 +27,14 @@ from models.recipe import Recipe
 PACKAGES = ("kgfuse", "torch", "torch-geometric", "transformers", "neo4j", "pyoxigraph", "numpy", "scikit-learn")
 
 
-FORMAT = 2
-"""The next where the same settings train another model: 2, texts are classified by the mean of their states. Seeds of
-two formats would be one mean of different things."""
+FORMAT = 3
+"""The next where the same settings train another model: 2, texts are classified by the mean of their states; 3, what is
+trained on is drawn, and dealt out by text. Seeds of two formats would be one mean of different things."""
+
+
+LOCK = "run.lock"
+_held: list[int] = []
+"""Locks of this process, let go of when it ends, however it ends; those that it spawns inherit none."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class Run:
         """Make the folder, or go on with one that the same recipe began.
 
         Raises:
-            ConfigError: the folder belongs to another recipe or to other models, or is something else altogether.
+            ConfigError: the folder belongs to another recipe or to other models, another process is at work in it, or
+                it is something else altogether.
         """
         config = as_toml(asdict(recipe))
         path = path.absolute()  # child processes print and compare paths of it
@@ -58,9 +65,11 @@ class Run:
                 f"{path} holds a run whose models are of format {begun}, this kgfuse trains format {FORMAT}: they "
                 "cannot be compared; name another folder with --run. What it trained is served as before."
             )
-        if not file.is_file() and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        others = any(one.name != LOCK for one in path.iterdir()) if path.is_dir() else path.exists()
+        if others and not file.is_file():
             raise ConfigError(f"{path} is no run folder (no config.toml) and is not empty; name another with --run.")
         path.mkdir(parents=True, exist_ok=True)
+        hold(path)
         write_text(file, config)
         run = cls(path, recipe)
         run.update_manifest(
@@ -91,6 +100,24 @@ class Run:
         return dict(self.manifest["stages"][stage])
 
 
+def hold(run: Path) -> None:
+    """Keep other processes from writing into a run until this one ends; whoever only reads it does not ask.
+
+    Raises:
+        ConfigError: another one does.
+    """
+    lock = os.open(run / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    if any(os.path.sameopenfile(lock, other) for other in _held):
+        os.close(lock)
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise ConfigError(f"Another process is at work in {run}; wait for its end, or name another folder.") from error
+    _held.append(lock)
+
+
 def read_manifest(run: Path) -> dict[str, Any]:
     """The manifest of a finished or unfinished run.
 
@@ -112,10 +139,17 @@ def current_knowledge(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @contextmanager
 def aside(folder: Path) -> Iterator[Path]:
-    """A folder to write into that takes the name ``folder`` only when the block ends without an error."""
+    """A folder to write into that takes the name ``folder`` only when the block ends without an error.
+
+    Raises:
+        ConfigError: it cannot be written beside ``folder``.
+    """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"{part} cannot be written ({error.strerror}); name another folder.") from error
     try:
         yield part
     except BaseException:

@@ -1,8 +1,7 @@
 """Anybody's own labelled examples: CSV, TSV, JSON lines or Parquet, plain or gzipped, with columns of any name."""
 
-import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ PARTS: Mapping[str, str] = {
     **dict.fromkeys(("valid", "val", "dev", "devel"), "validation"),
 }
 """What splits are called: in a column ``split``, or as names of files in a folder."""
-csv.field_size_limit(1 << 27)
 
 
 @checked(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -92,12 +90,13 @@ def _apart(examples: tuple[Example, ...], share: float) -> tuple[tuple[Example, 
 
 
 def _examples(path: Path, columns: Columns, prefix: str = "") -> Iterator[tuple[str | None, Example]]:
-    names: dict[str, str] = {}
+    rows = list(_rows(path))
+    # a line of JSON may leave out what has no value: its columns are those of all
+    there = list(dict.fromkeys(column for _, row in rows for column in row))
+    names = _named(path, columns, there) if rows else {}
+    split_by = names.pop("split", None)
     ids: set[str] = set()
-    for number, row in _rows(path):
-        if not names:
-            names = _named(path, columns, row)
-            split_by = names.pop("split", None)
+    for number, row in rows:
         given: dict[str, Any] = {}
         for field, column in names.items():
             value = row.get(column)
@@ -142,6 +141,8 @@ def _example(given: dict[str, Any], id: str) -> Example:
             side = "head" if ends[0] else "tail"
             raise _Unfit(side, f"expected head and tail, each [start, end] within the {len(text)} signs of the text")
         head, tail = (Mention(start=end[0], end=end[1], entity=end[2] if len(end) > 2 else None) for end in ends)
+        if head.start < tail.end and tail.start < head.end:
+            raise _Unfit("tail", f"expected it apart from the head, got {ends[1][:2]} over {ends[0][:2]}")
         pair = (head, tail)
     answers = []
     for start, said in given.pop("answers", ()):
@@ -178,17 +179,17 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise InputError(path, f"cannot be read: {error}") from error
 
 
-def _named(path: Path, columns: Columns, row: Mapping[str, Any]) -> dict[str, str]:
+def _named(path: Path, columns: Columns, there: Sequence[str]) -> dict[str, str]:
     """The column of each field that has one."""
     names = {}
     for field in fields(columns):
         asked = getattr(columns, field.name)
-        if asked is not None and asked not in row:
-            raise InputError(path, f"has no column {asked!r}, which columns.{field.name} names; it has {list(row)}")
-        if (asked or field.name) in row:
+        if asked is not None and asked not in there:
+            raise InputError(path, f"has no column {asked!r}, which columns.{field.name} names; it has {there}")
+        if (asked or field.name) in there:
             names[field.name] = asked or field.name
     if "text" not in names and "words" not in names:
-        raise InputError(path, f"has no column 'text'; name the one with the texts in columns.text, of {list(row)}")
+        raise InputError(path, f"has no column 'text'; name the one with the texts in columns.text, of {there}")
     return names
 
 

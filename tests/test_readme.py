@@ -1,5 +1,6 @@
 """The README keeps its word: its commands run here in its order, and print what it shows."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kg.store import GraphStore
+from models.train_kgbert import main
 
 ROOT = Path(__file__).parent.parent
 RUN_ELSEWHERE = {
@@ -64,6 +66,30 @@ def test_commands_of_the_readme_run_and_print_what_it_shows(store: GraphStore, c
             assert done.stdout.strip() == output, command
         else:
             assert shape(done.stdout.strip() or done.stderr.strip()) == shape(output), command
+
+
+@pytest.mark.neo4j
+@pytest.mark.usefixtures("store")
+def test_the_graph_of_the_recipe_for_your_own_table_is_loaded_and_embedded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (recipe,) = re.findall(r"^```toml\n(name = .*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    label = "<http://www.w3.org/2000/01/rdf-schema#label>"
+    triples = [f'<urn:{name}> {label} "{name}" .' for name in ("Acme", "Borealis", "Corvus")]
+    (tmp_path / "graph.ttl").write_text("\n".join([*triples, "<urn:Acme> <urn:owns> <urn:Borealis> ."]))
+    rows = [f"Acme {word} {number},{word}" for number in range(20) for word in ("good", "bad")]
+    (tmp_path / "reviews.csv").write_text("\n".join(["sentence,polarity", *rows]))
+    also = '[[graph.also]]\nsource = "table"\npaths = ["more"]\nsource_id = "more"\n'
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "names.tsv").write_text("d\tDelta\tP\n")
+    (tmp_path / "mine.toml").write_text(recipe.replace("[[tasks]]", f"{also}[[tasks]]"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert main(["gnn", "mine.toml"]) == 0
+    manifest = json.loads((tmp_path / "runs" / "mine" / "manifest.json").read_text(encoding="utf-8"))
+    assert [source["id"] for source in manifest["snapshot"]["sources"]] == ["more", "ours"]
+    assert manifest["coverage"]["polarity"]["texts_linked"] == 1.0
+    assert "gnn" in manifest["stages"]
 
 
 def test_every_command_run_elsewhere_is_in_the_readme_and_its_test_is_there() -> None:

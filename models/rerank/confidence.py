@@ -53,6 +53,8 @@ def best_threshold(rows: Judged, curve: Curve, num_gold: int) -> dict[str, float
     ordered = sorted(((float(np.interp(confidence, *curve)), right) for confidence, right in rows), reverse=True)
     hits = np.cumsum([right for _, right in ordered])
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + num_gold)
+    confidences = np.array([confidence for confidence, _ in ordered])
+    f1[:-1][confidences[:-1] == confidences[1:]] = 0  # a threshold keeps all of one confidence, or none
     best = int(f1.argmax())
     return {
         "threshold": ordered[best][0],

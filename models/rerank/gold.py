@@ -1,4 +1,4 @@
-"""Texts with gold links, one JSON line each."""
+"""Texts with gold links, one JSON line each, plain or gzipped."""
 
 import json
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from kg.errors import InputError
+from models.examples import expecting, read_lines
 
 Mention: TypeAlias = tuple[int, int, tuple[str, ...]]
 """Start, end (code points) and the ids that are right; none for NIL."""
@@ -31,17 +31,12 @@ def read_gold(file: Path) -> Iterator[GoldText]:
     Raises:
         InputError: naming file and line.
     """
-    if not file.is_file():
-        raise InputError(file, "there is no such file")
-    with file.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                row = json.loads(line)
-                mentions = tuple((m["start"], m["end"], tuple(m["ids"])) for m in row["mentions"])
-                if not all(0 <= start < end <= len(row["text"]) for start, end, _ in mentions):
-                    raise ValueError("a mention lies outside of its text")
-                given = tuple(None if (ids := m.get("candidates")) is None else tuple(ids) for m in row["mentions"])
-                yield GoldText(str(row["id"]), row["text"], mentions, given)
-            except (ValueError, KeyError, TypeError) as error:
-                shape = 'expected {"id", "text", "mentions": [{"start", "end", "ids"}]}'
-                raise InputError(file, f"{shape}, got {error!r}", line=number) from error
+    for number, line in enumerate(read_lines(file), 1):
+        with expecting(file, '{"id", "text", "mentions": [{"start", "end", "ids"}]}', line=number):
+            row = json.loads(line)
+            mentions = tuple((m["start"], m["end"], tuple(m["ids"])) for m in row["mentions"])
+            if not all(0 <= start < end <= len(row["text"]) for start, end, _ in mentions):
+                raise ValueError("a mention lies outside of its text")
+            given = tuple(None if (ids := m.get("candidates")) is None else tuple(ids) for m in row["mentions"])
+            text = GoldText(str(row["id"]), row["text"], mentions, given)
+        yield text

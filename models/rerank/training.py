@@ -6,8 +6,6 @@ the features of each text come from what the texts of the other folds taught, an
 is calibrated on.
 """
 
-import json
-import shutil
 import sys
 import tempfile
 import zlib
@@ -47,6 +45,7 @@ from kg.snapshot import Snapshot, file_sha256
 from models.rerank.confidence import best_threshold, calibration_error, curve_of
 from models.rerank.gold import GoldText
 from models.rerank.networks import Example, crosswise
+from models.run import aside, write_json
 
 NUM_FOLDS = 5
 STRENGTH = 0.3  # of the mention features: inverse of their L2 regularisation
@@ -79,15 +78,17 @@ def train_ranker(snapshot: Snapshot, gold: Sequence[GoldText], folder: Path, *, 
         what the crosswise predictions reach: see ``report`` in the ranker's manifest.
 
     Raises:
-        ConfigError: there are fewer texts than folds, or none of their ids is in the snapshot.
+        ConfigError: there are fewer texts than folds, none of their ids is in the snapshot, or the folder holds
+            something else than a ranker.
     """
     if len(gold) < NUM_FOLDS:
         raise ConfigError(f"{len(gold)} texts to learn from; expected at least {NUM_FOLDS}.")
+    folder = folder.resolve()  # ``.`` has no name to write beside
+    ours = all((folder / name).is_file() for name in ("manifest.json", "links.parquet"))
+    if folder.exists() and not ours and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is neither a ranker nor an empty folder; name another for what is learned.")
     dictionary = Dictionary.open(snapshot)
-    aside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    with aside(folder) as part:
         with tempfile.TemporaryDirectory(prefix="kgfuse-rerank-") as temporary:
             folds = [
                 _read_fold(dictionary, gold, number, Path(temporary) / str(number))
@@ -96,22 +97,17 @@ def train_ranker(snapshot: Snapshot, gold: Sequence[GoldText], folder: Path, *, 
             if not any(right for fold in folds for text in fold.texts for right in text.right):
                 raise ConfigError("None of the ids of the gold links is in the snapshot; are they CURIEs like its own?")
             weights, report = _fit(folds, dictionary, seed)
-        learn_names(dictionary, gold, aside)
-        save_file(weights, aside / "weights.safetensors")
+        learn_names(dictionary, gold, part)
+        save_file(weights, part / "weights.safetensors")
         manifest = {
             "format": FORMAT,
             "features": feature_names(),
-            "files": {file.name: file_sha256(file) for file in sorted(aside.iterdir())},
+            "files": {file.name: file_sha256(file) for file in sorted(part.iterdir())},
             "threshold": report["threshold"],
             "trained_on": {"snapshot": snapshot.hash, "texts": len(gold)},
             "report": report,
         }
-        text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-        (aside / "manifest.json").write_text(text, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        write_json(part / "manifest.json", manifest)
     return report
 
 

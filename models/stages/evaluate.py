@@ -1,6 +1,5 @@
 """Last stage: every arm on every task with every seed, a trivial baseline beside them, and the report."""
 
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ from rich.console import Console
 from kg.settings import Settings
 from models.arms import ARM_SUMMARIES
 from models.baselines import rows
-from models.objectives import objective_for
 from models.recipe import Task, resolve_path
 from models.report import write_report
 from models.run import Run
 from models.stages.finetune import task_job
 from models.stages.found import searched
 from models.stages.jobs import run_jobs
-from models.stages.taskdata import divided, divisions_of
+from models.stages.taskdata import divided, divisions_of, objective_on
 
 console = Console(stderr=True)
 
@@ -51,5 +49,4 @@ def trivial(task: Task, path: Path) -> list[dict[str, Any]]:
     examples, division = divided(task, path)
     divisions = divisions_of(examples, division, task, seed=0)
     given = [([examples[at] for at in one.train], [examples[at] for at in one.test]) for one in divisions]
-    objective = objective_for(task.kind, examples, train=given[0][0], **asdict(task.decoding))
-    return rows(task, objective, given)
+    return rows(task, objective_on(task, examples, divisions[0]), given)

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,7 +29,7 @@ from models.run import Run, aside, write_json
 from models.stages.arms import arm_table, build_model, is_fresh, taught, text_encoder, with_vocabulary
 from models.stages.found import searched
 from models.stages.jobs import RESULT, Job, Report, run_jobs
-from models.stages.taskdata import Division, Prepared, any_of_example, divisions_of, prepared, seen
+from models.stages.taskdata import Division, Prepared, any_of_example, divisions_of, objective_on, prepared, seen
 from models.stopping import KeepBest
 from models.trainer import fit
 
@@ -92,7 +93,8 @@ def train_task(
     started = time.monotonic()
     recipe = with_vocabulary(run_path, recipe)
     data = prepared(run_path, recipe.base, snapshot, task, path, facts=arm == "text")
-    divisions = divisions_of(data.examples, data.division, task, seed=seed)
+    divisions = divisions_of(data.read, data.division, task, seed=seed)
+    given = [replace(data, objective=objective_on(task, data.examples, division)) for division in divisions]
     kept = (arm == "fused" or recipe.keep_models) and not seed and not validate_only
     outcomes = []
     for number, division in enumerate(divisions):
@@ -100,7 +102,7 @@ def train_task(
         file = own / "outcome.json"
         if not (task.folds and file.is_file()):
             outcome = _train_once(
-                data,
+                given[number],
                 division,
                 own / "train",
                 lambda share, before=number: report((before + share) / len(divisions)),  # type: ignore[misc]
@@ -128,7 +130,7 @@ def train_task(
         "seconds": round(time.monotonic() - started, 1),
     }
     if not validate_only:
-        result |= _tested(data, divisions, outcomes)
+        result |= _tested(given[0], divisions, outcomes)
     write_json(folder / RESULT, result)
     for number in range(len(divisions)):
         shutil.rmtree(folder / f"fold-{number}", ignore_errors=True)
@@ -229,7 +231,7 @@ def _train_once(
                 folder=folder,
                 is_fresh=is_fresh,
                 report=report,
-                prepare=lambda feature, number: hide_mentions(feature, training.entity_dropout, number),
+                prepare=lambda feature, number: hide_mentions(data.taught(feature), training.entity_dropout, number),
                 loss=objective.loss(features["train"], balanced=training.class_weights == "balanced"),
                 callbacks=[stopping] if training.patience else [],
             )

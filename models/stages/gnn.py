@@ -159,7 +159,8 @@ def make_snapshot(run: Run, settings: Settings) -> Path:
     console.rule(f"graph: {', '.join(source_ids)} into Neo4j")
     with open_store(settings):  # keeps one server up for all steps
         for load, files in zip(loads, paths, strict=True):
-            child_process("-m", "ingest", "load", load.source, *map(str, files), *load.options)
+            named = ("--source-id", load.source_id)
+            child_process("-m", "ingest", "load", load.source, *map(str, files), *named, *load.options)
         printed = child_process("-m", "kg", "snapshot", "--out", str(run.path / "snapshots"), "--sources", *source_ids)
     snapshot = Snapshot.load(printed.strip().splitlines()[-1])
     used = [*chain.from_iterable(paths), *texts]

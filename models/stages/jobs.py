@@ -4,9 +4,11 @@ import json
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
@@ -91,14 +93,13 @@ def _ended(workers: int) -> UserError:
 
 
 def _show(shares: Any, progress: Progress, bars: dict[str, TaskID], total: TaskID) -> None:
-    """Move the bars by what the workers told since the last look."""
+    """Move the bars by what the workers tell within a moment, however often they do."""
     done: dict[str, float] = {}
-    try:
-        while True:
-            name, share = shares.get(timeout=0.2)
+    end = time.monotonic() + 0.2
+    with suppress(Empty):
+        while (left := end - time.monotonic()) > 0:
+            name, share = shares.get(timeout=left)
             done[name] = share
-    except Empty:
-        pass
     for name, share in done.items():
         if name not in bars:
             bars[name] = progress.add_task(f"  {name}", total=1.0)

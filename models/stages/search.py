@@ -4,7 +4,8 @@ import os
 import re
 import shutil
 from dataclasses import replace
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -13,13 +14,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from kg.errors import ConfigError, KGError, UserError
 from kg.settings import Settings
 from models.arms import Arm
 from models.recipe import Task
-from models.run import Run, write_text
-from models.stages.finetune import task_job
+from models.run import Run, write_json, write_text
+from models.stages.finetune import task_job, train_task
 from models.stages.found import FOUND, searched
-from models.stages.jobs import Job, run_jobs
+from models.stages.jobs import RESULT, Job, Report, run_jobs
 from models.training import Training
 
 console = Console(stderr=True)
@@ -70,7 +72,7 @@ def _best(run: Run, settings: Settings, task: Task, trials: int) -> FrozenTrial:
     if not study.trials:
         own = {name: getattr(task.training, name) for name in wanted}
         study.enqueue_trial({**own, "epochs": max(1, round(task.training.epochs))})
-    while (done := sum(trial.state == TrialState.COMPLETE for trial in study.trials)) < trials:
+    while (done := sum(trial.state.is_finished() for trial in study.trials)) < trials:
         waiting = [trial for trial in study.trials if trial.state == TrialState.RUNNING]
         study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=5)  # else it begins anew
         for _ in range(min(trials - done, len(os.sched_getaffinity(0))) - len(waiting)):
@@ -78,8 +80,29 @@ def _best(run: Run, settings: Settings, task: Task, trials: int) -> FrozenTrial:
             waiting.append(study.trials[asked.number])
         jobs = [_job(run, settings, task, trial) for trial in waiting]
         for trial, result in zip(waiting, run_jobs(run, jobs), strict=True):
-            study.tell(trial.number, result["validation"][result["main_metric"]])
+            if failed := result.get("failed"):
+                console.print(f"{task.name}, trial {trial.number}: {failed}")
+                study.tell(trial.number, state=TrialState.FAIL)
+            else:
+                study.tell(trial.number, result["validation"][result["main_metric"]])
+    if not any(trial.state == TrialState.COMPLETE for trial in study.trials):
+        raise ConfigError(
+            f"task {task.name}: none of {len(study.trials)} settings could be trained with, of those around its "
+            f"learning_rate of {task.training.learning_rate}; lower it and search again in another run."
+        )
     return study.best_trial
+
+
+def try_task(run_path: Path, folder: Path, report: Report, **arguments: Any) -> dict[str, Any]:
+    """A training that its settings may break: then that is its result, and the search goes on."""
+    try:
+        return train_task(run_path, folder, report, **arguments)
+    except UserError:
+        raise  # it would break any other, too
+    except KGError as error:
+        result = {"failed": str(error)}
+        write_json(folder / RESULT, result)
+        return result
 
 
 def _job(run: Run, settings: Settings, task: Task, trial: FrozenTrial) -> Job:
@@ -88,6 +111,7 @@ def _job(run: Run, settings: Settings, task: Task, trial: FrozenTrial) -> Job:
     return replace(
         job,
         name=f"{task.name}, trial {trial.number}",
+        work=try_task,
         folder=run.path / "search" / task.name / str(trial.number),
         arguments={**job.arguments, "validate_only": True},
     )

@@ -5,15 +5,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
 from models.bans import Bans
 from models.data import read_task
-from models.examples import Example, Splits
+from models.examples import Example, Splits, squeezed
 from models.facts import FACT_TOKENS, Facts
-from models.objectives import Objective, objective_for, with_entities
+from models.objectives import Objective, Regression, objective_for, with_entities
 from models.recipe import Task
 from models.retrieval import Memory, with_found
 from models.stages.arms import text_encoder
@@ -33,7 +33,10 @@ class Division:
 class Prepared:
     """A task read, linked and tokenized."""
 
+    read: list[Example]
+    """As the task has them: they are divided by these, for all arms alike."""
     examples: list[Example]
+    """As a model is given them, in the same order."""
     features: dict[int, list[dict[str, Any]]]
     """Of each example, by its position; each names it under ``example``."""
     division: Division
@@ -43,6 +46,13 @@ class Prepared:
 
     def of(self, positions: Iterable[int]) -> list[dict[str, Any]]:
         return [feature for position in positions for feature in self.features[position]]
+
+    def taught(self, feature: dict[str, Any]) -> dict[str, Any]:
+        """What a model is trained with: features serve all divisions, numbers are scaled by those of one."""
+        if not isinstance(self.objective, Regression):
+            return feature
+        value = float(self.examples[feature["example"]].value or 0.0)
+        return {**feature, "labels": (value - self.objective.mean) / self.objective.deviation}
 
 
 def prepared(run_path: Path, base: str, snapshot: str, task: Task, path: Path, *, facts: bool) -> Prepared:
@@ -63,7 +73,7 @@ def divided(task: Task, path: Path) -> tuple[list[Example], Division]:
     ends = list(accumulate((len(getattr(splits, part)) for part in Splits.PARTS), initial=0))
     train, validation, test = (list(range(start, end)) for start, end in pairwise(ends))
     division = Division(
-        train=train[: task.max_train],
+        train=some(train, task.max_train),
         validation=some(validation, None if task.max_test is None else task.max_test // 4),
         test=some(test, task.max_test),
     )
@@ -75,7 +85,8 @@ def divided(task: Task, path: Path) -> tuple[list[Example], Division]:
 
 @cache
 def _prepared(run_path: Path, base: str, snapshot: str, task: Task, path: Path, facts: bool) -> Prepared:
-    examples, division = divided(task, path)
+    read, division = divided(task, path)
+    examples = read
     memory = Memory.of([examples[index] for index in division.train]) if task.retrieve else None
     if memory is not None:
         examples = with_found(examples, division.train, memory)
@@ -85,13 +96,18 @@ def _prepared(run_path: Path, base: str, snapshot: str, task: Task, path: Path, 
         written = Facts(encoder.linker, Bans.load(run_path / "table"))
         examples = list(map(written.behind, examples))
         encoder = text_encoder(run_path, base, snapshot, task.training.max_length + FACT_TOKENS)
-    objective = objective_for(
-        task.kind, examples, train=[examples[index] for index in division.train], **asdict(task.decoding)
-    )
+    objective = objective_on(task, examples, division)
     features: dict[int, list[dict[str, Any]]] = {}
     for number, feature in enumerate(objective.encode(examples, encoder)):
         features.setdefault(feature.setdefault("example", number), []).append(feature)
-    return Prepared(examples=examples, features=features, division=division, objective=objective, memory=memory)
+    return Prepared(
+        read=read, examples=examples, features=features, division=division, objective=objective, memory=memory
+    )
+
+
+def objective_on(task: Task, examples: Sequence[Example], division: Division) -> Objective:
+    """The objective of a task that has learnt of values and lengths from what the division trains with, and no more."""
+    return objective_for(task.kind, examples, train=[examples[at] for at in division.train], **asdict(task.decoding))
 
 
 def some(positions: list[int], most: int | None) -> list[int]:
@@ -133,19 +149,27 @@ def divisions_of(examples: Sequence[Example], division: Division, task: Task, *,
 
 
 def folds_of(examples: Sequence[Example], count: int, *, seed: int) -> list[Division]:
-    """Each example tested once, labels spread evenly; a tenth of what is left of each fold validates."""
-    by_label: dict[str | None, list[int]] = {}
+    """Each example tested once, labels spread evenly; a tenth of what is left of each fold validates.
+
+    All that is asked of one text stays together, or it would leak.
+    """
+    of_text: dict[str, list[int]] = {}
     for index in random.Random(seed).sample(range(len(examples)), len(examples)):  # noqa: S311
-        by_label.setdefault(None if examples[index].choices else examples[index].label, []).append(index)
-    fold = {index: place % count for place, index in enumerate(index for part in by_label.values() for index in part)}
+        example = examples[index]
+        of_text.setdefault(squeezed(example.text or example.second) or example.id, []).append(index)
+    by_label: dict[str | None, list[list[int]]] = {}
+    for group in of_text.values():
+        first = examples[group[0]]
+        by_label.setdefault(None if first.choices else first.label, []).append(group)
+    dealt = [group for part in by_label.values() for group in part]
     divisions = []
     for number in range(count):
-        rest = [index for index in fold if fold[index] != number]
+        rest = [group for place, group in enumerate(dealt) if place % count != number]
         divisions.append(
             Division(
-                train=sorted(index for place, index in enumerate(rest) if place % 10),
-                validation=sorted(rest[::10]),
-                test=sorted(index for index in fold if fold[index] == number),
+                train=sorted(chain.from_iterable(group for place, group in enumerate(rest) if place % 10)),
+                validation=sorted(chain.from_iterable(rest[::10])),
+                test=sorted(chain.from_iterable(dealt[number::count])),
             )
         )
     return divisions

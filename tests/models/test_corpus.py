@@ -128,6 +128,7 @@ def test_a_corpus_of_another_format_is_refused(name: str, tmp_path: Path) -> Non
         ("a.jsonl", '{"text": "fine"}\n{"txt": "a"}', ":2: expected an object with text"),
         ("a.jsonl", '{"text": "fine"}\n{"text": 7}', ":2: expected a text in 'text', got '7'"),
         ("a.csv", "id,body\n1,x\n", ":1: has no column 'text', only id, body"),
+        ("a.csv", "id,text\n1,fine\n2\n", ":3: expected 2 fields"),
         ("a.csv", 'id,text\n1,fine\n2,"open\n', ":3: not CSV: unexpected end of data"),
         ("a.parquet", "PAR1 not at all", ": cannot be read: Parquet magic bytes not found"),
         ("a.html", '<meta charset="klingon">x', ": is in an encoding that is not known: unknown encoding: klingon"),

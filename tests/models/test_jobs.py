@@ -2,16 +2,20 @@
 
 import os
 import signal
+import threading
+import time
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
+from rich.progress import Progress, TaskID
 
 from kg.errors import InputError, UserError
 from models.recipe import load_recipe
 from models.run import Run
 from models.stages.arms import arm_table
-from models.stages.jobs import Job, run_jobs
+from models.stages.jobs import Job, _show, run_jobs
 
 
 @pytest.fixture
@@ -31,6 +35,28 @@ def _killed(run_path: Path, folder: Path, report: Any) -> dict[str, Any]:
 def test_a_failure_in_a_training_is_the_failure_of_the_run(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"{run.path}/table: holds no entity table"):
         run_jobs(run, [Job(name="bad", folder=tmp_path / "bad", work=_no_table, arguments={})])
+
+
+def test_bars_move_and_failures_are_looked_for_while_workers_tell_more_than_can_be_shown() -> None:
+    shares: SimpleQueue[tuple[str, float]] = SimpleQueue()
+    stop = threading.Event()
+
+    def tell() -> None:
+        while not stop.wait(0.02) and time.monotonic() - started < 3:
+            shares.put(("one", 0.5))
+
+    started = time.monotonic()
+    worker = threading.Thread(target=tell)
+    worker.start()
+    bars: dict[str, TaskID] = {}
+    progress = Progress(disable=True)
+    try:
+        _show(shares, progress, bars, progress.add_task("all"))
+        assert time.monotonic() - started < 1
+    finally:
+        stop.set()
+        worker.join()
+    assert progress.tasks[bars["one"]].completed == 0.5
 
 
 def test_a_training_that_the_system_ends_is_told_in_one_line(run: Run, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ ALSO = """
 [[graph.also]]
 source = "table"
 paths = ["names.tsv"]
-options = ["--source-id", "more", "--prefix", "more"]
+options = ["--prefix", "more"]
 source_id = "more"
 """
 
@@ -173,8 +173,7 @@ def test_a_snapshot_is_of_all_data_sets_of_the_recipe(
         (tmp_path / name).write_text(text)
     monkeypatch.setenv("KGFUSE_DATA", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent.parent))
-    options = 'paths = ["graph.ttl"]\noptions = ["--source-id", "small"]'
-    text = SMALLEST.replace('paths = ["graph.ttl"]', options).replace("[[tasks]]", ALSO + "[[tasks]]", 1)
+    text = SMALLEST.replace("[[tasks]]", ALSO + "[[tasks]]", 1)
     run = Run.open(tmp_path / "run", load_recipe(recipe(tmp_path, text)))
     snapshot = Snapshot.load(make_snapshot(run, Settings.from_env()))
     assert set(snapshot.names) >= {"Acme", "Borealis"}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from models.card import checks_of, model_card, table_of
 from models.objectives import METRICS
-from models.plots import draw_scores
+from models.plots import draw_confusion, draw_scores
 from models.report import summarise, write_report
 from models.run import Run
 from tests.models.test_run import recipe
@@ -232,6 +233,16 @@ def test_a_model_that_a_trivial_system_beats_is_told_so() -> None:
     assert checks_of(summarise("one", {"plain": reached("plain", 0.3)})) == []
 
 
+def test_what_was_seen_is_what_texts_say_whatever_the_order_of_the_arms() -> None:
+    """Facts that are written behind a text name entities that it does not."""
+    arms = {arm: [one for one in results(fused=0.9) if one["arm"] == arm] for arm in ("plain", "fused", "shuffled")}
+    text = [{**one, "arm": "text", "linked": [True] * EXAMPLES, "seen": [True] * EXAMPLES} for one in arms["plain"]]
+    last, first = (summarise("one", given) for given in ({**arms, "text": text}, {"text": text, **arms}))
+    assert first["slice_examples"] == last["slice_examples"]
+    assert first["gain"] == last["gain"]
+    assert first["slice_examples"]["linked, unseen"] == 20
+
+
 def test_one_arm_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
     write_report(run, [result("fused", seed, 0.9) for seed in range(3)])
@@ -291,6 +302,16 @@ def test_an_arm_that_only_the_second_task_has_is_in_the_legend(tmp_path: Path, m
     tasks = {"two": summarise("two", first), "one": summarise("one", {**second, "tf-idf": [tf_idf()]})}
     draw_scores(tasks, tmp_path / "scores.png")
     assert labels == ["plain", "fused", "tf-idf"]
+
+
+def test_a_confusion_of_many_labels_is_no_larger_than_one_that_can_be_read(tmp_path: Path) -> None:
+    def drawn(count: int) -> tuple[int, int]:
+        labels = [f"label {number}" for number in range(count)]
+        draw_confusion("one", [{"confusion": np.eye(count).tolist(), "labels": labels}], tmp_path / "a.png")
+        width, height = struct.unpack(">II", (tmp_path / "a.png").read_bytes()[16:24])
+        return width, height
+
+    assert drawn(3) < drawn(31) == drawn(100)
 
 
 def test_a_report_replaces_the_one_before(tmp_path: Path) -> None:

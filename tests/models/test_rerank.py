@@ -1,12 +1,15 @@
 """What gold links teach the linker, on a small world where it is known what there is to learn."""
 
+import gzip
 import json
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kg.errors import ConfigError, InputError
@@ -14,6 +17,7 @@ from kg.linking import Linker
 from kg.snapshot import Snapshot, write_snapshot
 from kg.types import Link
 from models.rerank.__main__ import main
+from models.rerank.confidence import best_threshold, curve_of
 from models.rerank.gold import GoldText, read_gold
 from models.rerank.training import train_ranker
 
@@ -148,6 +152,18 @@ def test_the_report_says_what_texts_that_were_not_learned_from_give(snapshot: Sn
     assert all(0 <= error < 0.1 for error in report["calibration_error"].values())
 
 
+def test_a_threshold_does_not_part_what_has_one_confidence() -> None:
+    rows = [(0.5, number % 2 == 0) for number in range(100)]
+    found = best_threshold(rows, curve_of(rows), 50)
+    assert found["f1"] == pytest.approx(2 / 3)
+    assert (found["precision"], found["recall"]) == (0.5, 1.0)
+    rows += [(0.9, True)] * 100
+    curve = curve_of(rows)
+    found = best_threshold(rows, curve, 150)
+    given = [right for confidence, right in rows if np.interp(confidence, *curve) >= found["threshold"]]
+    assert found["f1"] == pytest.approx(2 * sum(given) / (len(given) + 150))
+
+
 def test_the_same_texts_and_seed_make_the_same_ranker(snapshot: Snapshot, ranker: Path, tmp_path: Path) -> None:
     train_ranker(snapshot, gold_texts(1, 150), tmp_path / "again")
     for file in sorted(ranker.iterdir()):
@@ -192,6 +208,29 @@ def test_the_command_trains_and_the_linker_uses_it(
     assert share_right(Linker.load(snapshot, ranker=out), gold_texts(2, 40)) > 0.9
 
 
+@pytest.mark.parametrize("out", ["thesis", ".", "thesis/chapter.txt", "thesis/chapter.txt/ranker"])
+def test_what_is_no_ranker_is_not_replaced_and_nothing_is_learned_before_that_is_said(
+    out: str, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter.txt").write_text("years of work")
+    (thesis / "manifest.json").write_text("{}")  # of a run, say
+    monkeypatch.chdir(thesis if out == "." else tmp_path)
+    started = time.monotonic()
+    with pytest.raises(ConfigError, match=r"is neither a ranker nor an empty folder|cannot be written \(Not a dir"):
+        train_ranker(snapshot, gold_texts(1, 150), Path(out))
+    assert time.monotonic() - started < 1
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["chapter.txt", "manifest.json", "thesis"]
+
+
+def test_a_ranker_is_replaced_by_a_newer_one(snapshot: Snapshot, ranker: Path, tmp_path: Path) -> None:
+    train_ranker(snapshot, gold_texts(2, 40), tmp_path)
+    first = (tmp_path / "manifest.json").read_bytes()
+    train_ranker(snapshot, gold_texts(1, 150), tmp_path)
+    assert (tmp_path / "manifest.json").read_bytes() == (ranker / "manifest.json").read_bytes() != first
+
+
 def test_gold_may_say_which_candidates_a_mention_has(tmp_path: Path) -> None:
     file = tmp_path / "gold.jsonl"
     first, second = (
@@ -199,9 +238,11 @@ def test_gold_may_say_which_candidates_a_mention_has(tmp_path: Path) -> None:
         {"start": 2, "end": 3, "ids": []},
     )
     file.write_text(json.dumps({"id": 7, "text": "a b", "mentions": [first, second]}) + "\n")
-    assert list(read_gold(file)) == [
-        GoldText("7", "a b", ((0, 1, ("x:1",)), (2, 3, ())), (("x:1", "x:2"), None)),
-    ]
+    wanted = [GoldText("7", "a b", ((0, 1, ("x:1",)), (2, 3, ())), (("x:1", "x:2"), None))]
+    assert list(read_gold(file)) == wanted
+    packed = tmp_path / "gold.jsonl.gz"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    assert list(read_gold(packed)) == wanted
 
 
 @pytest.mark.parametrize(

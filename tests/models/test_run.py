@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,7 +12,18 @@ import pytest
 from kg.errors import ConfigError, InputError
 from models.fusion import FusionConfig
 from models.recipe import RECIPES, Graph, Recipe, Task, load_recipe, parse_recipe
-from models.run import FORMAT, Run, aside, child_process, data_hash, licence_of, read_manifest, write_json, write_text
+from models.run import (
+    FORMAT,
+    LOCK,
+    Run,
+    aside,
+    child_process,
+    data_hash,
+    licence_of,
+    read_manifest,
+    write_json,
+    write_text,
+)
 from models.train_kgbert import main
 from models.training import Pretrain, Training
 
@@ -57,7 +70,7 @@ def test_a_run_says_what_made_it(tmp_path: Path) -> None:
     assert run.manifest["recipe"] == "full"
     assert run.manifest["packages"]["torch"]
     assert run.manifest == read_manifest(run.path)
-    assert files(run.path) == ["config.toml", "manifest.json"]
+    assert files(run.path) == ["config.toml", "manifest.json", LOCK]
 
 
 def test_a_run_named_from_the_working_folder_has_a_path_of_its_own(
@@ -77,6 +90,28 @@ def test_a_run_goes_on_with_what_it_finished(tmp_path: Path) -> None:
     assert again.result("gnn") == {"mrr": 0.5}
     assert again.result("pretrain") == {"loss": 2}
     assert not again.done("finetune")
+
+
+def test_a_run_is_one_process_s_until_that_ends_and_can_be_read_meanwhile(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from models.recipe import load_recipe; from models.run import Run\n"
+        "Run.open(Path(sys.argv[1]), load_recipe('sample')); print('open', flush=True); sys.stdin.read()"
+    )
+    begun = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert begun.stdout is not None
+        assert begun.stdout.readline() == "open\n"
+        before = (tmp_path / "config.toml").read_bytes()
+        with pytest.raises(ConfigError, match=f"Another process is at work in {tmp_path}; wait for its end"):
+            Run.open(tmp_path, load_recipe("sample").with_overrides(seeds=5, arms=None))
+        assert (tmp_path / "config.toml").read_bytes() == before
+        assert read_manifest(tmp_path)["recipe"] == "sample"
+    finally:
+        begun.kill()
+        begun.communicate()
+    Run.open(tmp_path, load_recipe("sample"))
 
 
 @pytest.mark.parametrize(

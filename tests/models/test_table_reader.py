@@ -140,6 +140,7 @@ def test_each_field_is_read_as_its_kind_needs_it(as_csv: bool, tmp_path: Path) -
         ({"labels": 3}, "column 'labels': expected a list"),
         ({"head": [0, 4]}, "column 'head': expected head and tail"),
         ({"head": [0, 4], "tail": [5, 90]}, "expected head and tail, each .* within the 9 signs"),
+        ({"head": [0, 4], "tail": [2, 6]}, r"'tail': expected it apart from the head, got \(2, 6\) over \(0, 4\)"),
         ({"answers": "Borealis"}, "column 'answers': 'Borealis' does not stand there in the text"),
         ({"answers": [[1, "Acme"]]}, "column 'answers': 'Acme' does not stand there"),
         ({"choices": ["a", "b"], "label": "c"}, "column 'label': expected one of the 2 choices or its number, got 'c'"),
@@ -163,6 +164,28 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
         table(file, Columns(text="sentence", label="mood"))
     with pytest.raises(InputError, match="has no column 'text'; name the one with the texts in columns.text"):
         table(file)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"answers": "Acme"},
+        {"second": "Who?"},
+        {"label": "x"},
+        {"labels": ["x"]},
+        {"choices": ["x", "y"], "label": "x"},
+        {"head": [0, 4], "tail": [5, 9]},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_a_line_of_json_that_lacks_a_field_takes_it_from_no_other(given: dict[str, Any], tmp_path: Path) -> None:
+    """A column is known by any row that has it, not by the first."""
+    splits = table(json_of(tmp_path / "a.jsonl", [{"text": "No answer."}, {"text": "Acme rose", **given}]))
+    _, second = sorted((*splits.train, *splits.validation, *splits.test), key=lambda example: example.id)
+    bare = Example(id="2", text="Acme rose")
+    assert {name for name in vars(bare) if getattr(second, name) != getattr(bare, name)} == (
+        {"pair"} if "head" in given else set(given)
+    )
 
 
 def test_a_table_that_is_none_is_refused_in_a_line(tmp_path: Path) -> None:

@@ -32,8 +32,9 @@ from models.stages.arms import build_model, is_fresh
 from models.stages.finetune import train_task
 from models.stages.found import FOUND, searched
 from models.stages.search import search
-from models.stages.taskdata import draw, folds_of
+from models.stages.taskdata import divided, divisions_of, draw, folds_of
 from models.stopping import KeepBest
+from models.table_reader import Columns
 from models.trainer import fit
 from models.training import Training
 from tests.builders import COMPANIES, tiny_snapshot
@@ -285,6 +286,46 @@ def test_folds_test_each_example_once_and_keep_the_shares_of_labels() -> None:
     assert folds_of(examples, 5, seed=1) == divisions != folds_of(examples, 5, seed=2)
 
 
+def test_all_that_is_asked_of_one_text_is_in_one_part_of_a_fold() -> None:
+    examples = [Example(id=str(i), text=f"premise {i // 3}", second=f"{i}", label="ab"[i % 2]) for i in range(60)]
+    for one in folds_of(examples, 4, seed=0):
+        parts = [{examples[index].text for index in part} for part in (one.train, one.validation, one.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == 20
+        assert len(parts[2]) == 5
+
+
+def test_fewer_training_examples_are_drawn_from_all_of_them(tmp_path: Path) -> None:
+    rows = [{"text": f"{label} {i}", "label": label, "split": "train"} for label in "ab" for i in range(50)]
+    rows += [{"text": f"b {part}", "label": "b", "split": part} for part in ("validation", "test")]
+    (tmp_path / "sorted.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path = tmp_path / "sorted.jsonl"
+    task = Task(name="t", kind="sequence_classification", reader="table", path=str(path), max_train=20)
+    examples, division = divided(task, path)
+    assert len(division.train) == 20
+    assert 4 < sum(examples[index].label == "a" for index in division.train) < 16
+    assert divided(task, path) == (examples, division)
+
+
+@pytest.mark.parametrize("drawn", [{"shots": (4,)}, {"folds": 2}], ids=["shots", "folds"])
+def test_a_model_is_told_of_values_no_more_than_those_it_is_trained_with(drawn: dict[str, Any], run: Run) -> None:
+    (task,) = run.recipe.tasks
+    path = run.path.parent / "numbers.jsonl"
+    numbers = [0.0, 1, 2, 1e6, 4, 5, 6, 7, 8, 9]
+    rows = [{"text": f"{company} in week {i}.", "value": numbers[i]} for i in range(10) for company in COMPANIES]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    training = replace(TRAINING, max_steps=1)
+    task = replace(task, kind="regression", path=str(path), columns=Columns(), training=training, **drawn)
+    result = trained(run, task)
+    examples, division = divided(task, path)
+    first = divisions_of(examples, division, task, seed=0)[0]
+    values = [examples[index].value for index in first.train]
+    objective = json.loads((result["folder"] / "model" / "config.json").read_text(encoding="utf-8"))["objective"]
+    assert (objective["mean"], objective["deviation"]) == pytest.approx((np.mean(values), np.std(values)))
+    if "shots" in drawn:  # all in one batch: what is learned has a deviation of 1, whatever is said at first
+        assert max(values) < 1e6
+        assert result["losses"][0][1] > 0.99
+
+
 def test_shots_are_of_each_label_that_a_text_may_have_and_some_where_there_are_none() -> None:
     task = Task(name="t", kind="regression", reader="table", path="p", shots=(3,))
     numbers = [Example(id=str(i), text="", value=i) for i in range(20)]
@@ -381,7 +422,35 @@ def test_a_search_that_was_killed_goes_on_and_its_best_settings_are_used(run: Ru
     assert len(trials()) == 3
 
 
-def test_a_file_of_settings_that_is_none_is_named(run: Run) -> None:
-    (run.path / FOUND).write_text("[[tasks]]\nname = 'trend'\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="search.toml: expected"):
+@pytest.mark.slow
+def test_settings_that_diverge_have_failed_and_are_not_tried_for_ever(run: Run, tmp_path: Path) -> None:
+    (task,) = run.recipe.tasks
+    training = replace(TRAINING, epochs=1, learning_rate=1e30)
+    tried = Run(run.path, replace(run.recipe, tasks=(replace(task, training=training),)))
+    for _ in range(2):  # the second time nothing is left to be tried
+        with pytest.raises(ConfigError, match=r"task trend: none of 1 settings could be trained with, .* of 1e\+30"):
+            search(tried, Settings(home=tmp_path), 1)
+    (told,) = (run.path / "search").glob("trend/*/result.json")
+    assert "The training loss is nan" in json.loads(told.read_text(encoding="utf-8"))["failed"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("", "search.toml: expected"),
+        ("[tasks.training]\nlerning_rate = 1\n", r"search.toml: tasks.0.training.lerning_rate: .* \(got 1\)$"),
+        ("[tasks.training]\nepochs = 'x'\n", r"search.toml: tasks.0.training.epochs: .* \(got 'x'\)$"),
+    ],
+)
+def test_a_file_of_settings_that_is_none_is_named(settings: str, said: str, run: Run) -> None:
+    (run.path / FOUND).write_text(f"[[tasks]]\nname = 'trend'\n{settings}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=said) as caught:
         searched(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_that_were_found_take_the_place_of_the_recipe_s(run: Run) -> None:
+    assert searched(run) == run.recipe.tasks
+    (run.path / FOUND).write_text("[[tasks]]\nname = 'trend'\n[tasks.training]\nepochs = 7\n", encoding="utf-8")
+    (task,) = run.recipe.tasks
+    assert searched(run) == (replace(task, training=replace(task.training, epochs=7)),)

@@ -115,7 +115,6 @@ seeds = 1
 [graph]
 source = "rdf"
 paths = [{json.dumps(str(graph(folder)))}]
-options = ["--source-id", "tiny"]
 source_id = "tiny"
 ban_relations = ["INSTANCE_OF"]
 
