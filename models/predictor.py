@@ -35,7 +35,6 @@ from models.objectives import (
     pair_positions,
     spans_of_marks,
 )
-from models.objectives.answers import best_span
 from models.objectives.choice import encode_choices
 from models.recipe import Task, load_recipe
 from models.retrieval import Memory, beside
@@ -176,13 +175,12 @@ class Predictor:
             return links, windows[0] if len(windows) == 1 else {PARTS: windows}
         if not objective.pairs:
             return links, self.encoder.encode_linked(text, links)
-        asks = isinstance(objective, QuestionAnswering)
-        windows = self.encoder.encode_pair(text, example.second, links, windows=asks)
+        if not isinstance(objective, QuestionAnswering):
+            return links, self.encoder.encode_pair(text, example.second, links)[0]
+        windows = self.encoder.encode_pair(text, example.second, links, windows=True)
         if len(windows) == 1:
             return links, windows[0]
-        rows = objective.predict(self.model, windows, self.collate)
-        scores = [best_span(row, window["offsets"], len(text))[0] for row, window in zip(rows, windows, strict=True)]
-        return links, windows[int(np.argmax(scores))]
+        return links, objective.best_window(objective.predict(self.model, windows, self.collate), windows, text)
 
     def _unread(self, feature: Mapping[str, Any], text: str) -> int:
         """Code points that are left behind the last one of the text that a token stands for."""
