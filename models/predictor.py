@@ -1,10 +1,12 @@
 """From a text to an answer with its links and its reasons, by the models of a finished run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from heapq import nlargest
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from kg.errors import ConfigError, InputError, UserError
+from kg.errors import ConfigError, InputError, KGError, UserError
 from kg.linking import Linker
 from kg.snapshot import Snapshot
 from kg.types import Link
@@ -42,7 +44,10 @@ from models.run import current_knowledge, read_manifest
 from models.words import attribute, support_of
 
 MAX_FACTS = 5
+MAX_REASONS = 48
+"""Links that are taken away one by one: the whole text is read anew for each, and a long one has thousands."""
 BATCH = 16
+T = TypeVar("T")
 
 
 class Predictor:
@@ -71,7 +76,15 @@ class Predictor:
         # padding behind the texts, since tokens of windows are counted from their start
         self.collate = KnowledgeCollator(tokenizer=encoder.tokenizer, left=False)
 
-    def predict(self, text: str, *, second: str = "", choices: Sequence[str] = (), words: bool = False) -> Answer:
+    def predict(
+        self,
+        text: str,
+        *,
+        second: str = "",
+        choices: Sequence[str] = (),
+        words: bool = False,
+        abandoned: Event | None = None,
+    ) -> Answer:
         """Answer for one text. What is longer than the model reads is cut off, and the answer says how much that is;
         but for tags, answers to questions and summaries made of sentences, which are found in windows.
 
@@ -81,9 +94,11 @@ class Predictor:
             second: what is put to the text: a hypothesis, a question.
             choices: of a task that chooses.
             words: say also what each word did; that takes as long as a hundred answers.
+            abandoned: set when nobody waits for the answer any more; it is looked at between batches.
 
         Raises:
             UserError: the text of a relation has no marks, or the task is asked for what its kind does not do.
+            KGError: the answer was abandoned.
         """
         self._check(second, choices, words)
         example = Example(id="", text=text, second=second, choices=tuple(choices))
@@ -91,20 +106,29 @@ class Predictor:
         if self.memory is not None:
             (retrieved,) = self.memory.agreed([whole(example)])
             example = beside(example, retrieved)
-        links, feature = self._linked(example)
+        links, feature = self._linked(example, abandoned)
         if words and PARTS in feature:
             raise UserError(
                 f"What each word did is told of a text that is read at once; this one is read in {len(feature[PARTS])} "
                 "windows: ask without words, or of a part of it."
             )
         read = sorted({link for part in parts_of(feature) for link in part["mention_links"]})
-        variants = [feature, keep_links(feature, ())]
-        variants += [keep_links(feature, [other for other in read if other != left]) for left in read]
+        known: dict[tuple[int, ...], Tensor] = {}
+        weights: Weights = {}
+        measured, every = read, frozenset(read)
+        if PARTS in feature and len(read) > MAX_REASONS:
+            self._run([feature], known, weights, abandoned)
+            measured = sorted(nlargest(MAX_REASONS, read, key=lambda link: weights[link].let_in))
+        variants = [feature, keep_links(feature, ()), *(keep_links(feature, every - {left}) for left in measured)]
         if isinstance(self.objective, Seq2SeqGeneration):
-            said, rows, weights = self._write(self.objective, variants)
+            said, rows = self._write(self.objective, variants, weights, abandoned)
         else:
-            said, (rows, weights) = [text] * len(variants), self._run(variants)
-        readings = [self.objective.read(row, feature, given) for row, given in zip(rows, said, strict=True)]
+            said, rows = [text] * len(variants), self._run(variants, known, weights, abandoned)
+        readings = [
+            self.objective.read(row, feature, given)
+            for batch in _batches(zip(rows, said, strict=True), abandoned)
+            for row, given in batch
+        ]
         answer = readings[0]
         support = support_of(rows, answer.asked).tolist()
         reasons = [
@@ -116,7 +140,7 @@ class Predictor:
                 gate=round(weights[link].gate, 4),
                 facts=self._facts(links[link]),
             )
-            for number, link in enumerate(read)
+            for number, link in enumerate(measured)
         ]
         explained = None
         if words:
@@ -135,6 +159,7 @@ class Predictor:
             influence=round(support[0] - support[1], 4),
             links=tuple(links),
             reasons=tuple(sorted(reasons, key=lambda reason: -abs(reason.influence))),
+            unmeasured=len(read) - len(measured),
             words=explained,
         )
 
@@ -150,7 +175,7 @@ class Predictor:
         if words and not objective.explains_words:
             raise UserError(f"What each word did is not told of the kind {kind}; ask without words.")
 
-    def _linked(self, example: Example) -> tuple[list[Link], dict[str, Any]]:
+    def _linked(self, example: Example, abandoned: Event | None) -> tuple[list[Link], dict[str, Any]]:
         """The links of a text and what is put to it, and what the model reads of both."""
         linker, objective, text = self.encoder.linker, self.objective, example.text
         if self.task.kind == "relation_classification":
@@ -180,7 +205,10 @@ class Predictor:
         windows = self.encoder.encode_pair(text, example.second, links, windows=True)
         if len(windows) == 1:
             return links, windows[0]
-        return links, objective.best_window(objective.predict(self.model, windows, self.collate), windows, text)
+        outputs = [
+            row for batch in _batches(windows, abandoned) for row in objective.predict(self.model, batch, self.collate)
+        ]
+        return links, objective.best_window(outputs, windows, text)
 
     def _unread(self, feature: Mapping[str, Any], text: str) -> int:
         """Code points that are left behind the last one of the text that a token stands for."""
@@ -190,40 +218,50 @@ class Predictor:
         read = min(max((end for _, end in part["offsets"] if end <= len(text)), default=0) for part in parts)
         return max(len(text.rstrip()) - read, 0)
 
-    def _run(self, variants: Sequence[dict[str, Any]]) -> tuple[NDArray[np.float32], Weights]:
-        """Probabilities of each variant, and what the first one read of each link.
+    def _run(
+        self,
+        variants: Sequence[dict[str, Any]],
+        known: dict[tuple[int, ...], Tensor],
+        weights: Weights,
+        abandoned: Event | None,
+    ) -> NDArray[np.float32]:
+        """Probabilities of each variant; ``weights`` gets what the first one read of each link.
 
         A part that several variants have with the same mentions is run once: of a long text most windows.
+
+        Args:
+            known: what the model gave for parts that were run before; those that are run now are added.
         """
         named = [{_name(place, part): part for place, part in enumerate(parts_of(variant))} for variant in variants]
-        rows: dict[tuple[int, ...], Tensor] = {}
-        weights: Weights = {}
-        todo = iter({name: part for parts in named for name, part in parts.items()}.items())
+        todo = {name: part for parts in named for name, part in parts.items() if name not in known}
         with torch.inference_mode():
-            while batch := list(islice(todo, BATCH)):
+            for batch in _batches(todo.items(), abandoned):
                 output = self.model(**self.collate([part for _, part in batch]))
-                rows |= {name: row for (name, _), row in zip(batch, self.objective.raw(output), strict=True)}
+                known |= {name: row for (name, _), row in zip(batch, self.objective.raw(output), strict=True)}
                 weigh(weights, output, [part if name in named[0] else None for name, part in batch])
-            raw = _stacked([rows[name] for parts in named for name in parts])
+            raw = _stacked([known[name] for parts in named for name in parts])
             if PARTS in variants[0]:
                 raw = raw.reshape(len(variants), -1, *raw.shape[1:]).squeeze(-1)
-            return self.objective.probabilities(raw).numpy(), weights
+            return self.objective.probabilities(raw).numpy()
 
     def _write(
-        self, objective: Seq2SeqGeneration, variants: Sequence[dict[str, Any]]
-    ) -> tuple[list[str], NDArray[np.float32], Weights]:
-        """What each variant writes, how probable it finds each token that the first one wrote, and what that read."""
-        written = objective.write(self.model, variants, self.collate)
-        forced = [objective.with_target(variant, written[0]) for variant in variants]
+        self,
+        objective: Seq2SeqGeneration,
+        variants: Sequence[dict[str, Any]],
+        weights: Weights,
+        abandoned: Event | None,
+    ) -> tuple[list[str], NDArray[np.float32]]:
+        """What each variant writes, and how probable it finds each token that the first one wrote."""
+        written = [
+            ids for batch in _batches(variants, abandoned) for ids in objective.write(self.model, batch, self.collate)
+        ]
         rows: list[NDArray[np.float32]] = []
-        weights: Weights = {}
         with torch.inference_mode():
-            for start in range(0, len(forced), BATCH):
-                batch = objective.forced(self.collate(forced[start : start + BATCH]), self.model)
-                output = self.model(**batch)
+            for batch in _batches([objective.with_target(variant, written[0]) for variant in variants], abandoned):
+                output = self.model(**objective.forced(self.collate(batch), self.model))
+                weigh(weights, output, [] if rows else [variants[0]])
                 rows.append(objective.token_probabilities(output, written[0]).numpy())
-                weigh(weights, output, [variants[0]] if start == 0 else [])
-        return [objective.text(ids, self.collate) for ids in written], np.concatenate(rows), weights
+        return [objective.text(ids, self.collate) for ids in written], np.concatenate(rows)
 
     def _facts(self, link: Link) -> tuple[str, ...]:
         snapshot = self.encoder.linker.snapshot
@@ -232,6 +270,15 @@ class Predictor:
         about = triples[(triples[:, 0] == entity) | (triples[:, 2] == entity)]
         own_first = about[np.argsort(about[:, 0] != entity, kind="stable")][:MAX_FACTS]
         return tuple(f"{snapshot.names[h]} –{snapshot.relations[r]}→ {snapshot.names[t]}" for h, r, t in own_first)
+
+
+def _batches(items: Iterable[T], abandoned: Event | None) -> Iterator[list[T]]:
+    """``BATCH`` at a time, for as long as somebody waits for the answer."""
+    left = iter(items)
+    while batch := list(islice(left, BATCH)):
+        if abandoned is not None and abandoned.is_set():
+            raise KGError("Nobody waits for this answer any more; it was given up.")
+        yield batch
 
 
 def _name(place: int, part: Mapping[str, Any]) -> tuple[int, ...]:
