@@ -1,22 +1,17 @@
 """From a text to an answer with its links and its reasons, by the models of a finished run."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from heapq import nlargest
-from itertools import islice
 from pathlib import Path
 from threading import Event
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from kg.errors import ConfigError, InputError, KGError, UserError
+from kg.errors import ConfigError, InputError, UserError
 from kg.linking import Linker
 from kg.snapshot import Snapshot
 from kg.types import Link
@@ -26,7 +21,7 @@ from models.base import load_tokenizer, quiet
 from models.batch import PAIR, PARTS, KnowledgeCollator, KnowledgeEncoder, parts_of, shifted
 from models.entity_table import EntityTable
 from models.examples import Example, whole
-from models.mentions import Weights, keep_links, weigh
+from models.mentions import keep_links
 from models.objectives import (
     KINDS,
     ExtractiveSummary,
@@ -41,13 +36,12 @@ from models.objectives.choice import encode_choices
 from models.recipe import Task, load_recipe
 from models.retrieval import Memory, beside
 from models.run import current_knowledge, read_manifest
+from models.variants import Variants
 from models.words import attribute, support_of
 
 MAX_FACTS = 5
 MAX_REASONS = 48
 """Links that are taken away one by one: the whole text is read anew for each, and a long one has thousands."""
-BATCH = 16
-T = TypeVar("T")
 
 
 class Predictor:
@@ -106,27 +100,26 @@ class Predictor:
         if self.memory is not None:
             (retrieved,) = self.memory.agreed([whole(example)])
             example = beside(example, retrieved)
-        links, feature = self._linked(example, abandoned)
+        runs = Variants(self.model, self.collate, self.objective, abandoned)
+        links, feature = self._linked(example, runs)
         if words and PARTS in feature:
             raise UserError(
                 f"What each word did is told of a text that is read at once; this one is read in {len(feature[PARTS])} "
                 "windows: ask without words, or of a part of it."
             )
         read = sorted({link for part in parts_of(feature) for link in part["mention_links"]})
-        known: dict[tuple[int, ...], Tensor] = {}
-        weights: Weights = {}
         measured, every = read, frozenset(read)
         if PARTS in feature and len(read) > MAX_REASONS:
-            self._run([feature], known, weights, abandoned)
-            measured = sorted(nlargest(MAX_REASONS, read, key=lambda link: weights[link].let_in))
+            runs.run([feature])
+            measured = sorted(nlargest(MAX_REASONS, read, key=lambda link: runs.weights[link].let_in))
         variants = [feature, keep_links(feature, ()), *(keep_links(feature, every - {left}) for left in measured)]
         if isinstance(self.objective, Seq2SeqGeneration):
-            said, rows = self._write(self.objective, variants, weights, abandoned)
+            said, rows = runs.write(self.objective, variants)
         else:
-            said, rows = [text] * len(variants), self._run(variants, known, weights, abandoned)
+            said, rows = [text] * len(variants), runs.run(variants)
         readings = [
             self.objective.read(row, feature, given)
-            for batch in _batches(zip(rows, said, strict=True), abandoned)
+            for batch in runs.batches(zip(rows, said, strict=True))
             for row, given in batch
         ]
         answer = readings[0]
@@ -136,8 +129,8 @@ class Predictor:
                 link=link,
                 influence=round(support[0] - support[2 + number], 4),
                 without=readings[2 + number].said,
-                attention=round(weights[link].attention, 4),
-                gate=round(weights[link].gate, 4),
+                attention=round(runs.weights[link].attention, 4),
+                gate=round(runs.weights[link].gate, 4),
                 facts=self._facts(links[link]),
             )
             for number, link in enumerate(measured)
@@ -175,7 +168,7 @@ class Predictor:
         if words and not objective.explains_words:
             raise UserError(f"What each word did is not told of the kind {kind}; ask without words.")
 
-    def _linked(self, example: Example, abandoned: Event | None) -> tuple[list[Link], dict[str, Any]]:
+    def _linked(self, example: Example, runs: Variants) -> tuple[list[Link], dict[str, Any]]:
         """The links of a text and what is put to it, and what the model reads of both."""
         linker, objective, text = self.encoder.linker, self.objective, example.text
         if self.task.kind == "relation_classification":
@@ -205,9 +198,7 @@ class Predictor:
         windows = self.encoder.encode_pair(text, example.second, links, windows=True)
         if len(windows) == 1:
             return links, windows[0]
-        outputs = [
-            row for batch in _batches(windows, abandoned) for row in objective.predict(self.model, batch, self.collate)
-        ]
+        outputs = [row for batch in runs.batches(windows) for row in objective.predict(self.model, batch, self.collate)]
         return links, objective.best_window(outputs, windows, text)
 
     def _unread(self, feature: Mapping[str, Any], text: str) -> int:
@@ -218,51 +209,6 @@ class Predictor:
         read = min(max((end for _, end in part["offsets"] if end <= len(text)), default=0) for part in parts)
         return max(len(text.rstrip()) - read, 0)
 
-    def _run(
-        self,
-        variants: Sequence[dict[str, Any]],
-        known: dict[tuple[int, ...], Tensor],
-        weights: Weights,
-        abandoned: Event | None,
-    ) -> NDArray[np.float32]:
-        """Probabilities of each variant; ``weights`` gets what the first one read of each link.
-
-        A part that several variants have with the same mentions is run once: of a long text most windows.
-
-        Args:
-            known: what the model gave for parts that were run before; those that are run now are added.
-        """
-        named = [{_name(place, part): part for place, part in enumerate(parts_of(variant))} for variant in variants]
-        todo = {name: part for parts in named for name, part in parts.items() if name not in known}
-        with torch.inference_mode():
-            for batch in _batches(todo.items(), abandoned):
-                output = self.model(**self.collate([part for _, part in batch]))
-                known |= {name: row for (name, _), row in zip(batch, self.objective.raw(output), strict=True)}
-                weigh(weights, output, [part if name in named[0] else None for name, part in batch])
-            raw = _stacked([known[name] for parts in named for name in parts])
-            if PARTS in variants[0]:
-                raw = raw.reshape(len(variants), -1, *raw.shape[1:]).squeeze(-1)
-            return self.objective.probabilities(raw).numpy()
-
-    def _write(
-        self,
-        objective: Seq2SeqGeneration,
-        variants: Sequence[dict[str, Any]],
-        weights: Weights,
-        abandoned: Event | None,
-    ) -> tuple[list[str], NDArray[np.float32]]:
-        """What each variant writes, and how probable it finds each token that the first one wrote."""
-        written = [
-            ids for batch in _batches(variants, abandoned) for ids in objective.write(self.model, batch, self.collate)
-        ]
-        rows: list[NDArray[np.float32]] = []
-        with torch.inference_mode():
-            for batch in _batches([objective.with_target(variant, written[0]) for variant in variants], abandoned):
-                output = self.model(**objective.forced(self.collate(batch), self.model))
-                weigh(weights, output, [] if rows else [variants[0]])
-                rows.append(objective.token_probabilities(output, written[0]).numpy())
-        return [objective.text(ids, self.collate) for ids in written], np.concatenate(rows)
-
     def _facts(self, link: Link) -> tuple[str, ...]:
         snapshot = self.encoder.linker.snapshot
         entity = snapshot.index[str(link.id)]
@@ -270,25 +216,6 @@ class Predictor:
         about = triples[(triples[:, 0] == entity) | (triples[:, 2] == entity)]
         own_first = about[np.argsort(about[:, 0] != entity, kind="stable")][:MAX_FACTS]
         return tuple(f"{snapshot.names[h]} –{snapshot.relations[r]}→ {snapshot.names[t]}" for h, r, t in own_first)
-
-
-def _batches(items: Iterable[T], abandoned: Event | None) -> Iterator[list[T]]:
-    """``BATCH`` at a time, for as long as somebody waits for the answer."""
-    left = iter(items)
-    while batch := list(islice(left, BATCH)):
-        if abandoned is not None and abandoned.is_set():
-            raise KGError("Nobody waits for this answer any more; it was given up.")
-        yield batch
-
-
-def _name(place: int, part: Mapping[str, Any]) -> tuple[int, ...]:
-    """Tells the parts of all variants apart: which one it is, and the links that it reads."""
-    return place, *part["mention_links"]
-
-
-def _stacked(rows: Sequence[Tensor]) -> Tensor:
-    """One tensor of all; what is token-wise is made equally long."""
-    return torch.stack(list(rows)) if rows[0].ndim < 2 else pad_sequence(list(rows), batch_first=True)
 
 
 def load_predictors(run: Path) -> dict[str, Predictor]:
