@@ -60,6 +60,8 @@ class Answer:
     """In the text, and behind it, after a line end, in what was put to it."""
     reasons: tuple[Reason, ...]
     """Most influential first; mentions that the model reads, no others."""
+    unmeasured: int = 0
+    """Links that the model reads too, but lets in least of, where there are many: what each did was not measured."""
     words: Words | None = None
     """None where they were not asked for."""
 

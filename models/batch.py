@@ -1,6 +1,7 @@
 """From texts and links to tensors: which tokens a mention covers, and which rows of the table it may denote."""
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -164,10 +165,15 @@ class KnowledgeEncoder:
         entities: list[list[int]] = []
         priors: list[list[float]] = []
         mention_links: list[int] = []
-        for number, link in enumerate(links):
+        places = sorted((start, end, token) for token, (start, end) in enumerate(offsets))
+        starts, ends = [start for start, _, _ in places], list(accumulate((end for _, end, _ in places), max))
+        for number, link in enumerate(links):  # of the whole text: in every window most are elsewhere
+            near = places[bisect_right(ends, link.start) : bisect_left(starts, link.end)]
+            covered = [token for _, end, token in near if link.start < end]
+            if link.id is None or not covered or len(entities) == self.max_mentions:
+                continue
             known = [candidate for candidate in link.candidates if candidate.id in self.rows]
-            covered = [i for i, (start, end) in enumerate(offsets) if start < link.end and link.start < end]
-            if link.id is None or not known or not covered or len(entities) == self.max_mentions:
+            if not known:
                 continue
             kept = known[: self.max_candidates - 1]
             entities.append([NULL, *(self.rows[candidate.id] for candidate in kept)])

@@ -83,6 +83,8 @@ def as_lines(answer: "Answer") -> str:
         )
         lines.append(f"{reason.influence:+.3f}  {link.text!r} → {link.name} ({link.id}), {read}")
         lines += [f"          {fact}" for fact in reason.facts]
+    if answer.unmeasured:
+        lines.append(_unmeasured_said(answer))
     if not answer.reasons:
         lines.append("no linked entity: this answer rests on the words alone")
     if answer.words:
@@ -113,6 +115,8 @@ def as_html(text: str, answer: "Answer") -> str:
     body = f"<p>{''.join([*parts, escape(text[position:])])}</p>"
     if answer.unread:
         body += f"<p>{_unread_said(answer)}</p>"
+    if answer.unmeasured:
+        body += f"<p>{_unmeasured_said(answer)}</p>"
     header = "".join(
         f"<th>{name}</th>" for name in ("influence", "mention", "entity", "attention", "gate", "without it", "facts")
     )
@@ -149,6 +153,10 @@ def _words_as_html(text: str, words: "Words") -> str:
 
 def _unread_said(answer: "Answer") -> str:
     return f"the last {answer.unread:,} characters of the text were not read: it is longer than the model reads"
+
+
+def _unmeasured_said(answer: "Answer") -> str:
+    return f"{answer.unmeasured:,} more entities are linked, which were let in less: what each did was not measured"
 
 
 def _said(answer: "Answer") -> str:

@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from heapq import nlargest
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from kg.errors import ConfigError, InputError, UserError
@@ -24,7 +21,7 @@ from models.base import load_tokenizer, quiet
 from models.batch import PAIR, PARTS, KnowledgeCollator, KnowledgeEncoder, parts_of, shifted
 from models.entity_table import EntityTable
 from models.examples import Example, whole
-from models.mentions import Weights, keep_links, weigh
+from models.mentions import keep_links
 from models.objectives import (
     KINDS,
     ExtractiveSummary,
@@ -35,15 +32,16 @@ from models.objectives import (
     pair_positions,
     spans_of_marks,
 )
-from models.objectives.answers import best_span
 from models.objectives.choice import encode_choices
 from models.recipe import Task, load_recipe
 from models.retrieval import Memory, beside
 from models.run import current_knowledge, read_manifest
+from models.variants import Variants
 from models.words import attribute, support_of
 
 MAX_FACTS = 5
-BATCH = 16
+MAX_REASONS = 48
+"""Links that are taken away one by one: the whole text is read anew for each, and a long one has thousands."""
 
 
 class Predictor:
@@ -72,7 +70,15 @@ class Predictor:
         # padding behind the texts, since tokens of windows are counted from their start
         self.collate = KnowledgeCollator(tokenizer=encoder.tokenizer, left=False)
 
-    def predict(self, text: str, *, second: str = "", choices: Sequence[str] = (), words: bool = False) -> Answer:
+    def predict(
+        self,
+        text: str,
+        *,
+        second: str = "",
+        choices: Sequence[str] = (),
+        words: bool = False,
+        abandoned: Event | None = None,
+    ) -> Answer:
         """Answer for one text. What is longer than the model reads is cut off, and the answer says how much that is;
         but for tags, answers to questions and summaries made of sentences, which are found in windows.
 
@@ -82,9 +88,11 @@ class Predictor:
             second: what is put to the text: a hypothesis, a question.
             choices: of a task that chooses.
             words: say also what each word did; that takes as long as a hundred answers.
+            abandoned: set when nobody waits for the answer any more; it is looked at between batches.
 
         Raises:
             UserError: the text of a relation has no marks, or the task is asked for what its kind does not do.
+            KGError: the answer was abandoned.
         """
         self._check(second, choices, words)
         example = Example(id="", text=text, second=second, choices=tuple(choices))
@@ -92,20 +100,28 @@ class Predictor:
         if self.memory is not None:
             (retrieved,) = self.memory.agreed([whole(example)])
             example = beside(example, retrieved)
-        links, feature = self._linked(example)
+        runs = Variants(self.model, self.collate, self.objective, abandoned)
+        links, feature = self._linked(example, runs)
         if words and PARTS in feature:
             raise UserError(
                 f"What each word did is told of a text that is read at once; this one is read in {len(feature[PARTS])} "
                 "windows: ask without words, or of a part of it."
             )
         read = sorted({link for part in parts_of(feature) for link in part["mention_links"]})
-        variants = [feature, keep_links(feature, ())]
-        variants += [keep_links(feature, [other for other in read if other != left]) for left in read]
+        measured, every = read, frozenset(read)
+        if PARTS in feature and len(read) > MAX_REASONS:
+            runs.run([feature])
+            measured = sorted(nlargest(MAX_REASONS, read, key=lambda link: runs.weights[link].let_in))
+        variants = [feature, keep_links(feature, ()), *(keep_links(feature, every - {left}) for left in measured)]
         if isinstance(self.objective, Seq2SeqGeneration):
-            said, rows, weights = self._write(self.objective, variants)
+            said, rows = runs.write(self.objective, variants)
         else:
-            said, (rows, weights) = [text] * len(variants), self._run(variants)
-        readings = [self.objective.read(row, feature, given) for row, given in zip(rows, said, strict=True)]
+            said, rows = [text] * len(variants), runs.run(variants)
+        readings = [
+            self.objective.read(row, feature, given)
+            for batch in runs.batches(zip(rows, said, strict=True))
+            for row, given in batch
+        ]
         answer = readings[0]
         support = support_of(rows, answer.asked).tolist()
         reasons = [
@@ -113,11 +129,11 @@ class Predictor:
                 link=link,
                 influence=round(support[0] - support[2 + number], 4),
                 without=readings[2 + number].said,
-                attention=round(weights[link].attention, 4),
-                gate=round(weights[link].gate, 4),
+                attention=round(runs.weights[link].attention, 4),
+                gate=round(runs.weights[link].gate, 4),
                 facts=self._facts(links[link]),
             )
-            for number, link in enumerate(read)
+            for number, link in enumerate(measured)
         ]
         explained = None
         if words:
@@ -136,6 +152,7 @@ class Predictor:
             influence=round(support[0] - support[1], 4),
             links=tuple(links),
             reasons=tuple(sorted(reasons, key=lambda reason: -abs(reason.influence))),
+            unmeasured=len(read) - len(measured),
             words=explained,
         )
 
@@ -151,7 +168,7 @@ class Predictor:
         if words and not objective.explains_words:
             raise UserError(f"What each word did is not told of the kind {kind}; ask without words.")
 
-    def _linked(self, example: Example) -> tuple[list[Link], dict[str, Any]]:
+    def _linked(self, example: Example, runs: Variants) -> tuple[list[Link], dict[str, Any]]:
         """The links of a text and what is put to it, and what the model reads of both."""
         linker, objective, text = self.encoder.linker, self.objective, example.text
         if self.task.kind == "relation_classification":
@@ -176,13 +193,13 @@ class Predictor:
             return links, windows[0] if len(windows) == 1 else {PARTS: windows}
         if not objective.pairs:
             return links, self.encoder.encode_linked(text, links)
-        asks = isinstance(objective, QuestionAnswering)
-        windows = self.encoder.encode_pair(text, example.second, links, windows=asks)
+        if not isinstance(objective, QuestionAnswering):
+            return links, self.encoder.encode_pair(text, example.second, links)[0]
+        windows = self.encoder.encode_pair(text, example.second, links, windows=True)
         if len(windows) == 1:
             return links, windows[0]
-        rows = objective.predict(self.model, windows, self.collate)
-        scores = [best_span(row, window["offsets"], len(text))[0] for row, window in zip(rows, windows, strict=True)]
-        return links, windows[int(np.argmax(scores))]
+        outputs = [row for batch in runs.batches(windows) for row in objective.predict(self.model, batch, self.collate)]
+        return links, objective.best_window(outputs, windows, text)
 
     def _unread(self, feature: Mapping[str, Any], text: str) -> int:
         """Code points that are left behind the last one of the text that a token stands for."""
@@ -192,41 +209,6 @@ class Predictor:
         read = min(max((end for _, end in part["offsets"] if end <= len(text)), default=0) for part in parts)
         return max(len(text.rstrip()) - read, 0)
 
-    def _run(self, variants: Sequence[dict[str, Any]]) -> tuple[NDArray[np.float32], Weights]:
-        """Probabilities of each variant, and what the first one read of each link.
-
-        A part that several variants have with the same mentions is run once: of a long text most windows.
-        """
-        named = [{_name(place, part): part for place, part in enumerate(parts_of(variant))} for variant in variants]
-        rows: dict[tuple[int, ...], Tensor] = {}
-        weights: Weights = {}
-        todo = iter({name: part for parts in named for name, part in parts.items()}.items())
-        with torch.inference_mode():
-            while batch := list(islice(todo, BATCH)):
-                output = self.model(**self.collate([part for _, part in batch]))
-                rows |= {name: row for (name, _), row in zip(batch, self.objective.raw(output), strict=True)}
-                weigh(weights, output, [part if name in named[0] else None for name, part in batch])
-            raw = _stacked([rows[name] for parts in named for name in parts])
-            if PARTS in variants[0]:
-                raw = raw.reshape(len(variants), -1, *raw.shape[1:]).squeeze(-1)
-            return self.objective.probabilities(raw).numpy(), weights
-
-    def _write(
-        self, objective: Seq2SeqGeneration, variants: Sequence[dict[str, Any]]
-    ) -> tuple[list[str], NDArray[np.float32], Weights]:
-        """What each variant writes, how probable it finds each token that the first one wrote, and what that read."""
-        written = objective.write(self.model, variants, self.collate)
-        forced = [objective.with_target(variant, written[0]) for variant in variants]
-        rows: list[NDArray[np.float32]] = []
-        weights: Weights = {}
-        with torch.inference_mode():
-            for start in range(0, len(forced), BATCH):
-                batch = objective.forced(self.collate(forced[start : start + BATCH]), self.model)
-                output = self.model(**batch)
-                rows.append(objective.token_probabilities(output, written[0]).numpy())
-                weigh(weights, output, [variants[0]] if start == 0 else [])
-        return [objective.text(ids, self.collate) for ids in written], np.concatenate(rows), weights
-
     def _facts(self, link: Link) -> tuple[str, ...]:
         snapshot = self.encoder.linker.snapshot
         entity = snapshot.index[str(link.id)]
@@ -234,16 +216,6 @@ class Predictor:
         about = triples[(triples[:, 0] == entity) | (triples[:, 2] == entity)]
         own_first = about[np.argsort(about[:, 0] != entity, kind="stable")][:MAX_FACTS]
         return tuple(f"{snapshot.names[h]} –{snapshot.relations[r]}→ {snapshot.names[t]}" for h, r, t in own_first)
-
-
-def _name(place: int, part: Mapping[str, Any]) -> tuple[int, ...]:
-    """Tells the parts of all variants apart: which one it is, and the links that it reads."""
-    return place, *part["mention_links"]
-
-
-def _stacked(rows: Sequence[Tensor]) -> Tensor:
-    """One tensor of all; what is token-wise is made equally long."""
-    return torch.stack(list(rows)) if rows[0].ndim < 2 else pad_sequence(list(rows), batch_first=True)
 
 
 def load_predictors(run: Path) -> dict[str, Predictor]:

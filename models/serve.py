@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import tyro
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from models.predictor import Predictor
 
 MAX_CHOICES = 16
+MAX_IN_WINDOWS = 50_000
+"""Code points of a text that is read in windows, all of it: MiniLM takes 16 s of one core (November 2026)."""
 WORKERS, QUEUE, DEADLINE_S = 2, 32, 30
 """Predictions at the same time, requests that may wait for that, and seconds until an answer."""
 
@@ -79,6 +82,7 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "GatedRouter":
         spans: list[SpanView]
         retrieved: str | None = Field(description="What was read beside the text, of a training text near to it.")
         unread: int = Field(description="Code points at the end of the text that the model did not read.")
+        unmeasured: int = Field(description="Links that it read which are not in moved_by: it let in least of them.")
         without_knowledge: str | None = Field(description="The answer when all knowledge is taken away.")
         influence: float = Field(description="Probability of the answer less what it is then.")
         links: list[LinkView]
@@ -90,12 +94,21 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "GatedRouter":
 
         moved_by: list[Explained]  # type: ignore[assignment]
 
-    def answer(request: PredictRequest) -> dict[str, object]:
+    def answer(request: PredictRequest, abandoned: Event) -> dict[str, object]:
         try:
             predictor = choose(predictors, request.task)
         except ConfigError as error:
             raise HTTPException(422, str(error)) from error
-        found: Answer = predictor.predict(request.text, second=request.second, choices=request.choices)
+        length = len(request.text) + len(request.second)
+        if predictor.objective.windowed and length > MAX_IN_WINDOWS:
+            raise HTTPException(
+                422,
+                f"The text and what is put to it have {length} characters; a task of the kind {predictor.task.kind} "
+                f"reads them all and answers for {MAX_IN_WINDOWS} at most: send a part of the text.",
+            )
+        found: Answer = predictor.predict(
+            request.text, second=request.second, choices=request.choices, abandoned=abandoned
+        )
         moved_by = [
             {
                 "link": reason.link,
@@ -119,11 +132,11 @@ def predict_router(predictors: "Mapping[str, Predictor]") -> "GatedRouter":
 
     @router.post("/predict", summary="Label of a text, its entities, and which of them moved it", responses=failures)
     async def predict(request: PredictRequest) -> Prediction:
-        return await gate.run(lambda _: Prediction.model_validate(answer(request)))
+        return await gate.run(lambda abandoned: Prediction.model_validate(answer(request, abandoned)))
 
     @router.post("/explain", summary="As /predict, with what the graph says of each entity", responses=failures)
     async def explain(request: PredictRequest) -> Explanation:
-        return await gate.run(lambda _: Explanation.model_validate(answer(request)))
+        return await gate.run(lambda abandoned: Explanation.model_validate(answer(request, abandoned)))
 
     return router
 

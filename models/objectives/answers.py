@@ -19,6 +19,8 @@ from models.kgbert import KGBertForQuestionAnswering
 from models.objectives.objective import Loss, Objective, Reading, Scored, Span
 
 MAX_ANSWER_TOKENS = 30
+SILENCE = "silence"
+"""Of a window of a long text: how much higher it scores that there is no answer than the window that does it least."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,18 @@ class QuestionAnswering(Objective):
 
     def read(self, row: NDArray[np.float32], feature: Mapping[str, Any], text: str) -> Reading:
         _, margin, first, last = best_span(np.log(row.clip(1e-30)), feature["offsets"], len(text))
-        if margin <= self.threshold:
+        if margin + feature.get(SILENCE, 0.0) <= self.threshold:
             return Reading(said="", asked=([0, 0], [0, 1]), probabilities={})
         start, end = feature["offsets"][first][0], feature["offsets"][last][1]
         sure = round(float(row[[first, last], [0, 1]].mean()), 4)
         span = Span(start=start, end=end, text=text[start:end], label="answer", probability=sure)
         return Reading(said=span.text, spans=(span,), asked=([first, last], [0, 1]), probabilities={})
+
+    def best_window(self, outputs: Sequence[Any], windows: Sequence[dict[str, Any]], text: str) -> dict[str, Any]:
+        """Of a text's windows the one that ``read`` finds the answer in."""
+        scores = [best_span(row, window["offsets"], len(text))[0] for row, window in zip(outputs, windows, strict=True)]
+        best, silent = int(np.argmax(scores)), [float(row[0].sum()) for row in outputs]
+        return {**windows[best], SILENCE: silent[best] - min(silent)}
 
     def _found(
         self, outputs: Sequence[Any], features: Sequence[Mapping[str, Any]], examples: Sequence[Example]

@@ -1,14 +1,19 @@
 """PyTorch Lightning trains the fused model to the weights that our own trainer gives it."""
 
 import copy
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
+from transformers import BertModel
 
+from kg.errors import ConfigError
 from models.base import fast_bf16
 from models.batch import KnowledgeEncoder
 from models.entity_table import EntityTable
@@ -16,7 +21,7 @@ from models.examples import Example, Splits
 from models.kgbert import KGBertForSequenceClassification, KGBertModel
 from models.lightning import KGFuseData, KGFuseModule
 from models.mentions import hide_mentions
-from models.objectives import objective_for
+from models.objectives import KINDS, objective_for
 from models.stages.arms import is_fresh
 from models.trainer import fit
 from models.training import Training
@@ -62,10 +67,10 @@ def start(encoder: KnowledgeEncoder, tmp_path_factory: pytest.TempPathFactory) -
     return model
 
 
-def lightning_trainer(folder: Path, **options: object) -> L.Trainer:
+def lightning_trainer(folder: Path, *, precision: str = "", **options: object) -> L.Trainer:
     return L.Trainer(
         max_epochs=1,
-        precision="bf16-mixed" if fast_bf16() else "32-true",
+        precision=precision or ("bf16-mixed" if fast_bf16() else "32-true"),
         accelerator="cpu",
         default_root_dir=folder,
         logger=False,
@@ -114,6 +119,69 @@ def test_lightning_scores_as_the_objective_does_and_its_model_has_dropout(
     (scores,) = trainer.test(module, data, verbose=False)
     assert scores["test_accuracy"] == 1.0
     assert scores.keys() == {"test_accuracy", "test_macro_f1"}
+
+
+KIND_EXAMPLES: dict[str, Callable[[str, int], Example]] = {
+    "sequence_classification": lambda name, week: Example(
+        id="", text=f"{name} rose in week {week}.", label="third" if week % 3 == 0 else "other"
+    ),
+    "question_answering": lambda name, week: Example(
+        id="",
+        text=f"It rained in week {week}. " * (1 + week % 2 * 8) + f"{name} rose.",
+        second="Who rose?",
+        answers=((26 * (1 + week % 2 * 8), name),) if week % 3 else (),
+    ),
+    "multiple_choice": lambda name, week: Example(
+        id="", text=f"{name} fell.", choices=("rose", "fell", "slept")[: 2 + week % 2], label="fell"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KIND_EXAMPLES)
+def test_lightning_minimises_and_scores_what_our_trainer_does(
+    kind: str, encoder: KnowledgeEncoder, tmp_path: Path
+) -> None:
+    examples = tuple(KIND_EXAMPLES[kind](name, week) for week in range(6) for name in COMPANIES)
+    splits = Splits(train=examples, validation=examples[:10], test=examples)
+    objective = objective_for(kind, examples)
+    training = replace(TRAINING, class_weights="balanced" if kind == "sequence_classification" else None)
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    table = EntityTable.random(num_entities=len(encoder.rows), dim=8)
+    ours = objective.kgbert_class.from_base(
+        tiny_base(tmp_path / "base", BertModel, **off), table, fusion=FUSION, **objective.options()
+    )
+    data = KGFuseData(splits, objective, encoder, training, seed=3)
+    module = KGFuseModule(copy.deepcopy(ours), objective, training)
+    lightning_trainer(tmp_path, num_sanity_val_steps=1).fit(module, data)
+    fit(
+        ours,
+        data.features["train"],
+        data.collate,
+        training,
+        seed=3,
+        folder=tmp_path / "ours",
+        is_fresh=is_fresh,
+        prepare=lambda feature, draw: hide_mentions(feature, 0.3, draw),
+        loss=objective.loss(data.features["train"], balanced=training.class_weights is not None),
+    )
+    torch.testing.assert_close(module.model.state_dict(), ours.state_dict(), rtol=0, atol=1e-6)
+    extract_model_from_parallel(ours, keep_fp32_wrapper=False)
+    features = data.features["validation"]
+    outputs = objective.predict(ours, features, data.collate)
+    chosen = objective.calibrated(outputs, features, splits.validation)
+    expected = chosen.score(chosen.answers(outputs, features, splits.validation), splits.validation).metrics
+    (scores,) = lightning_trainer(tmp_path, precision="32-true").validate(module, data, verbose=False)
+    assert scores == pytest.approx({f"validation_{name}": value for name, value in expected.items()})
+
+
+def test_what_lightning_does_not_do_is_refused(start: KGBertModel) -> None:
+    objective = KINDS["sequence_classification"](("a", "b"))
+    for name in ("frozen_layers", "lora_rank", "patience"):
+        with pytest.raises(ConfigError, match=f"^{name} is 2, which Lightning does not do here; leave it 0"):
+            KGFuseModule(start, objective, replace(TRAINING, **{name: 2}))
+    for kind in ("seq2seq_generation", "causal_generation"):
+        with pytest.raises(ConfigError, match="writes text, which Lightning does not train here"):
+            KGFuseModule(start, KINDS[kind](), TRAINING)
 
 
 def test_texts_in_several_windows_are_scored_where_lightning_looks_at_a_few(

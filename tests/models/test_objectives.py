@@ -18,6 +18,7 @@ from models.base import load_base, load_tokenizer, quiet
 from models.batch import PARTS, KnowledgeCollator, KnowledgeEncoder
 from models.examples import Example, Mention
 from models.objectives import KINDS, METRICS, Objective, objective_for, objective_of
+from models.objectives.answers import best_span
 from models.predictor import Predictor
 from models.proof import score
 from models.recipe import Task
@@ -232,6 +233,33 @@ def test_a_long_text_is_read_in_windows_and_each_knows_its_answer(encoder: Knowl
     chosen = objective.calibrated(outputs, features, [example, other])
     assert objective.answers(outputs, features, [example, other])[1] != ""
     assert chosen.answers(outputs, features, [example, other]) == ["Acme Bank", ""]
+
+
+def test_a_long_text_is_answered_as_it_was_measured(encoder: KnowledgeEncoder, bases: dict[str, str]) -> None:
+    verbs = ("rose", "was sold", "fell in May", "paid")
+    examples = [
+        Example(id=str(n), text=" ".join(f"{name} {verbs[n * week % 4]}." for week in range(15)), second="Who rose?")
+        for n, name in enumerate(COMPANIES)
+    ]
+    objective = KINDS["question_answering"]()
+    torch.manual_seed(0)
+    model = objective.kgbert_class.from_base(bases["bert"], TABLE, fusion=FUSION)
+    model.model.qa_outputs.weight.data *= 30  # windows are to differ in what they give to silence
+    features = objective.encode(examples, encoder)
+    outputs = objective.predict(model, features, KnowledgeCollator(tokenizer=encoder.tokenizer))
+    said = []
+    for number, example in enumerate(examples):
+        own = [(row, feature) for row, feature in zip(outputs, features, strict=True) if feature["example"] == number]
+        assert len(own) > 2
+        scores = [best_span(row, feature["offsets"], len(example.text))[0] for row, feature in own]
+        margin = max(scores) - min(float(row[0].sum()) for row, _ in own)
+        for threshold in (margin - 0.01, margin + 0.01):
+            chosen = dataclasses.replace(objective, threshold=threshold)
+            model.config.objective = chosen.state()
+            predictor = Predictor(model, encoder, Task(name="t", kind="question_answering", reader="table", path="p"))
+            said.append(predictor.predict(example.text, second=example.second).said)
+            assert said[-1] == chosen.answers(outputs, features, examples)[number]
+    assert [bool(one) for one in said] == [True, False] * len(examples)
 
 
 def test_a_question_longer_than_a_window_is_cut(encoder: KnowledgeEncoder) -> None:

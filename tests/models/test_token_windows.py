@@ -2,21 +2,26 @@
 
 import random
 from itertools import pairwise
-from pathlib import Path
+from time import monotonic, sleep
 
 import numpy as np
 import pytest
 import torch
+from starlette.testclient import TestClient
 from transformers import BertModel
 
+from kg.api import create_app
 from kg.errors import UserError
+from models import serve
 from models.batch import IGNORED, PARTS, KnowledgeCollator, KnowledgeEncoder
 from models.examples import Example
+from models.explain import as_html, as_lines
 from models.kgbert import KGBertForTokenClassification
+from models.mentions import Weights, weigh
 from models.objectives import TokenClassification, objective_for
-from models.predictor import Predictor
+from models.predictor import MAX_REASONS, Predictor
 from models.recipe import Task
-from tests.models.tiny import FUSION, TABLE, tiny_base, tiny_encoder
+from tests.models.tiny import FUSION, TABLE, open_gates, tiny_base, tiny_encoder
 
 TAGS = ("B-ORG", "I-ORG", "O")
 TASK = Task(name="names", kind="token_classification", reader="table", path="p")
@@ -27,6 +32,18 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> KnowledgeEncoder:
     encoder = tiny_encoder(tmp_path_factory.mktemp("windows"))
     encoder.max_length = 24
     return encoder
+
+
+@pytest.fixture(scope="module")
+def predictor(encoder: KnowledgeEncoder, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    objective = TokenClassification(TAGS)
+    torch.manual_seed(0)
+    model = KGBertForTokenClassification.from_base(
+        tiny_base(tmp_path_factory.mktemp("base"), BertModel), TABLE, fusion=FUSION, **objective.options()
+    )
+    open_gates(model)
+    model.config.objective = objective.state()
+    return Predictor(model, encoder, TASK)
 
 
 def tagged(weeks: int, number: int = 0) -> Example:
@@ -77,14 +94,9 @@ def test_a_word_that_no_token_is_left_of_is_outside(encoder: KnowledgeEncoder) -
     assert told(objective, features, [example]) == [["O", "O", "B-ORG"]]
 
 
-def test_a_long_text_is_answered_in_windows_as_a_short_one_is_in_one(encoder: KnowledgeEncoder, tmp_path: Path) -> None:
-    objective = TokenClassification(TAGS)
-    torch.manual_seed(0)
-    model = KGBertForTokenClassification.from_base(
-        tiny_base(tmp_path / "base", BertModel), TABLE, fusion=FUSION, **objective.options()
-    ).eval()
-    model.config.objective = objective.state()
-    predictor = Predictor(model, encoder, TASK)
+def test_a_long_text_is_answered_in_windows_as_a_short_one_is_in_one(
+    encoder: KnowledgeEncoder, predictor: Predictor
+) -> None:
     text = tagged(12).text
     answer = predictor.predict(text)
     assert len(answer.links) == 12
@@ -92,8 +104,9 @@ def test_a_long_text_is_answered_in_windows_as_a_short_one_is_in_one(encoder: Kn
     assert all(text[span.start : span.end] == span.text for span in answer.spans)
     # the same words and tokens as a run over the words that the text is made of
     (example,) = examples = [tagged(12)]
+    objective = predictor.objective
     features = objective.encode(examples, encoder)
-    outputs = objective.predict(model, features, KnowledgeCollator(tokenizer=encoder.tokenizer))
+    outputs = objective.predict(predictor.model, features, KnowledgeCollator(tokenizer=encoder.tokenizer))
     (tags,) = objective.answers(outputs, features, examples)
     assert {span.label for span in answer.spans} == {tag[2:] for tag in tags if tag != "O"}
     starts, at = set(), 0
@@ -107,3 +120,36 @@ def test_a_long_text_is_answered_in_windows_as_a_short_one_is_in_one(encoder: Kn
     short = predictor.predict("Acme Bank rose.", words=True)
     assert short.words is not None
     assert PARTS not in answer.as_json()
+
+
+def test_of_many_links_those_that_are_let_in_most_get_reasons_and_the_rest_is_counted(predictor: Predictor) -> None:
+    text = tagged(MAX_REASONS + 12).text
+    answer = predictor.predict(text)
+    assert len(answer.links) == MAX_REASONS + 12
+    assert answer.unmeasured == 12
+    weights: Weights = {}
+    for window in predictor.encoder.encode_windows(text, answer.links):
+        with torch.inference_mode():
+            weigh(weights, predictor.model(**predictor.collate([window])), [window])
+    most = sorted(weights, key=lambda link: -weights[link].let_in)[:MAX_REASONS]
+    assert sorted(reason.link for reason in answer.reasons) == sorted(most)
+    for page in (as_lines(answer), as_html(text, answer)):
+        assert "12 more entities are linked" in page
+
+
+def test_a_text_that_takes_too_long_leaves_the_server_free_and_a_longer_one_is_refused(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "DEADLINE_S", 1)
+    router = serve.predict_router({"names": predictor})
+    client = TestClient(create_app(router), base_url="http://localhost")
+    text = tagged(1500).text[: serve.MAX_IN_WINDOWS]
+    assert client.post("/predict", json={"text": text}).status_code == 503
+    given_up = monotonic()
+    while router.gates[0].busy:
+        assert monotonic() < given_up + 20, "it works on for nobody"
+        sleep(0.05)
+    assert client.post("/predict", json={"text": "Borealis Insurance rose."}).status_code == 200
+    refused = client.post("/explain", json={"text": text + "a"})
+    assert refused.status_code == 422
+    assert f"have {serve.MAX_IN_WINDOWS + 1} characters" in refused.json()["detail"]
