@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -42,17 +41,17 @@ def test_bars_move_and_failures_are_looked_for_while_workers_tell_more_than_can_
     stop = threading.Event()
 
     def tell() -> None:
-        while not stop.wait(0.02) and time.monotonic() - started < 3:
-            shares.put(("one", 0.5))
+        for _ in range(1500):
+            if not stop.wait(0.02):
+                shares.put(("one", 0.5))
 
-    started = time.monotonic()
     worker = threading.Thread(target=tell)
     worker.start()
     bars: dict[str, TaskID] = {}
     progress = Progress(disable=True)
     try:
         _show(shares, progress, bars, progress.add_task("all"))
-        assert time.monotonic() - started < 1
+        assert worker.is_alive()
     finally:
         stop.set()
         worker.join()

@@ -5,7 +5,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -217,10 +216,9 @@ def test_what_is_no_ranker_is_not_replaced_and_nothing_is_learned_before_that_is
     (thesis / "chapter.txt").write_text("years of work")
     (thesis / "manifest.json").write_text("{}")  # of a run, say
     monkeypatch.chdir(thesis if out == "." else tmp_path)
-    started = time.monotonic()
+    strange = [GoldText(str(n), "A b", ((0, 1, ("no:id",)),)) for n in range(9)]  # learning from these fails
     with pytest.raises(ConfigError, match=r"is neither a ranker nor an empty folder|cannot be written \(Not a dir"):
-        train_ranker(snapshot, gold_texts(1, 150), Path(out))
-    assert time.monotonic() - started < 1
+        train_ranker(snapshot, strange, Path(out))
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["chapter.txt", "manifest.json", "thesis"]
 
 
