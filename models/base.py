@@ -47,13 +47,15 @@ def resolve_base(name: str) -> str:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a base model."""
+    """The fast tokenizer of a base model; one without a token for padding (GPT-2's) pads with what ends a text."""
     if extension := Extension.load(name):
         return add_terms(load_tokenizer(extension.base), extension.terms)
     with _one_line(name), quiet():
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             resolve_base(name), use_fast=True, trust_remote_code=False
         )
+    if tokenizer.pad_token_id is None:  # what is padding, masks and labels say: a text's own end is none
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -88,6 +90,9 @@ def load_base(name: str, auto_class: Any, **options: Any) -> PreTrainedModel:
     transform = getattr(getattr(getattr(model, "cls", None), "predictions", None), "transform", None)
     if name in MINILM and transform is not None:
         nn.init.eye_(transform.dense.weight)
+    text: Any = model.config.get_text_config()
+    if getattr(text, "pad_token_id", None) is None:  # a decoder's classifier looks for the last token before padding
+        text.pad_token_id = load_tokenizer(name).pad_token_id
     return own_weights(model)
 
 
