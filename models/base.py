@@ -46,6 +46,15 @@ def resolve_base(name: str) -> str:
     return str(folder)
 
 
+def weights_of(name: str) -> str:
+    """What tells the weights of a base model from others: where they are, and of a folder's files size and time."""
+    extension, folder = Extension.load(name), Path(resolve_base(name))
+    if name in MINILM or not folder.is_dir():  # MiniLM's have one hash
+        return str(resolve_base(name))
+    files = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in sorted(folder.iterdir())]
+    return "\n".join([str(folder), *files, weights_of(extension.base) if extension else ""])
+
+
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The fast tokenizer of a base model; one without a token for padding (GPT-2's) pads with what ends a text."""
     if extension := Extension.load(name):

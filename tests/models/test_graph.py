@@ -135,3 +135,11 @@ def test_a_text_has_the_features_of_its_own_tokens_in_whatever_company(family: s
     with torch.no_grad():
         states = (model.encoder if family == "t5" else model)(**inputs).last_hidden_state
     torch.testing.assert_close(alone[0], states[0].mean(0), rtol=0.05, atol=0.05)
+
+
+def test_new_weights_in_the_folder_of_a_base_give_new_features(tmp_path: Path) -> None:
+    base = tiny_language_model("bert", tmp_path / "base")
+    before = embed_texts(["Acme Bank"], base, tmp_path)
+    assert torch.equal(embed_texts(["Acme Bank"], base, tmp_path), before)
+    tiny_language_model("bert", tmp_path / "base", seed=1)
+    assert not torch.equal(embed_texts(["Acme Bank"], base, tmp_path), before)
