@@ -46,14 +46,25 @@ def resolve_base(name: str) -> str:
     return str(folder)
 
 
+def weights_of(name: str) -> str:
+    """What tells the weights of a base model from others: where they are, and of a folder's files size and time."""
+    extension, folder = Extension.load(name), Path(resolve_base(name))
+    if name in MINILM or not folder.is_dir():  # MiniLM's have one hash
+        return str(resolve_base(name))
+    files = [f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in sorted(folder.iterdir())]
+    return "\n".join([str(folder), *files, weights_of(extension.base) if extension else ""])
+
+
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a base model."""
+    """The fast tokenizer of a base model; one without a token for padding (GPT-2's) pads with what ends a text."""
     if extension := Extension.load(name):
         return add_terms(load_tokenizer(extension.base), extension.terms)
     with _one_line(name), quiet():
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             resolve_base(name), use_fast=True, trust_remote_code=False
         )
+    if tokenizer.pad_token_id is None:  # what is padding, masks and labels say: a text's own end is none
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -88,6 +99,9 @@ def load_base(name: str, auto_class: Any, **options: Any) -> PreTrainedModel:
     transform = getattr(getattr(getattr(model, "cls", None), "predictions", None), "transform", None)
     if name in MINILM and transform is not None:
         nn.init.eye_(transform.dense.weight)
+    text: Any = model.config.get_text_config()
+    if getattr(text, "pad_token_id", None) is None:  # a decoder's classifier looks for the last token before padding
+        text.pad_token_id = load_tokenizer(name).pad_token_id
     return own_weights(model)
 
 

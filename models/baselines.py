@@ -1,5 +1,6 @@
 """Trivial systems that a model has to beat to be worth its weight: one row of the report for each that fits a task."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -50,6 +51,12 @@ def _text(example: Example) -> str:
     return marked(example)[0] if example.pair else whole(example)
 
 
+def _words(known: Sequence[str]) -> TfidfVectorizer:
+    """Words and word pairs; single signs where no text has more than these: choices that are called A and B."""
+    words = word_grams()
+    return words if any(re.search(r"\w\w", text) for text in known) else words.set_params(token_pattern=r"\S")  # noqa: S106
+
+
 def _regression() -> LogisticRegression:
     return LogisticRegression(C=10.0, max_iter=1000)
 
@@ -71,8 +78,9 @@ def _commonest(values: Iterable[Any]) -> Any:
 
 def tf_idf_label(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """Words and word pairs with logistic regression: on topical texts a serious rival."""
-    model = make_pipeline(word_grams(), _regression())
-    return _told(model, list(map(_text, train)), [str(example.label) for example in train], list(map(_text, test)))
+    known = list(map(_text, train))
+    model = make_pipeline(_words(known), _regression())
+    return _told(model, known, [str(example.label) for example in train], list(map(_text, test)))
 
 
 def hypothesis_only(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
@@ -97,8 +105,9 @@ def tf_idf_per_hypothesis(train: Sequence[Example], test: Sequence[Example]) -> 
 
 def tf_idf_labels(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """As ``tf_idf_label``, for each label by itself."""
-    words = word_grams()
-    known, asked = words.fit_transform(list(map(_text, train))), words.transform(list(map(_text, test)))
+    texts = list(map(_text, train))
+    words = _words(texts)
+    known, asked = words.fit_transform(texts), words.transform(list(map(_text, test)))
     given: list[list[str]] = [[] for _ in test]
     for label in sorted({label for example in train for label in example.labels}):
         has = [label in example.labels for example in train]
@@ -140,8 +149,9 @@ def _about(place: tuple[str, str, str]) -> list[str]:
 
 def tf_idf_value(train: Sequence[Example], test: Sequence[Example]) -> list[Any]:
     """Words and word pairs with ridge regression."""
-    model = make_pipeline(word_grams(), Ridge(alpha=1.0))
-    model.fit(list(map(_text, train)), [example.value for example in train])
+    known = list(map(_text, train))
+    model = make_pipeline(_words(known), Ridge(alpha=1.0))
+    model.fit(known, [example.value for example in train])
     return list(map(float, model.predict(list(map(_text, test)))))
 
 

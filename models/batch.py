@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from kg.linking import Linker
@@ -256,6 +256,12 @@ class KnowledgeCollator:
                 priors[row, mention, : len(values)] = torch.tensor(values)
         tokens = _padded([feature["token_mentions"] for feature in features], length, 0, left=left)
         return dict(zip(KNOWLEDGE_KEYS, (entities, priors, tokens), strict=True))
+
+
+def on_device_of(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch where the model's weights are: after a training that may be a GPU."""
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return {name: value.to(device) for name, value in batch.items()}
 
 
 def parts_of(feature: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -233,6 +233,8 @@ class Export:
     def run(self) -> None:
         from models.predictor import choose, load_predictors
 
+        if self.out.exists() and not self.out.is_dir():
+            raise ConfigError(f"{self.out} is a file; name a folder with --out.")
         if self.out.exists() and any(self.out.iterdir()) and not (self.out / ABOUT).is_file():
             raise ConfigError(f"{self.out} is not empty and holds no export ({ABOUT}); name another folder with --out.")
         predictor = choose(load_predictors(self.run_folder), self.task)

@@ -35,18 +35,17 @@ class _Skipped(nn.Module):
 def freeze_lower(model: nn.Module, layers: int) -> None:
     """Let the embeddings and the first ``layers`` blocks stay as they are."""
     if layers:
-        model.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
         blocks, uses = _blocks(model)
-        for block, used in zip(blocks, uses, strict=True):
-            if max(used) < layers:
-                block.requires_grad_(False)
+        used = (block for block, layers_of in zip(blocks, uses, strict=True) if max(layers_of) < layers)
+        for module in (*_embeddings(model, blocks), *used):
+            module.requires_grad_(False)
 
 
 def lower_digest(model: nn.Module, layers: int) -> str:
     """Of the weights below block ``layers``: models that share it share what is computed there."""
     blocks, _ = _blocks(model)
     digest = hashlib.sha256()
-    below = [model.get_input_embeddings(), *(blocks[position] for position in range(layers))]  # type: ignore[operator]
+    below = [*_embeddings(model, blocks), *(blocks[position] for position in range(layers))]
     for parameter in (parameter for module in below for parameter in module.parameters()):
         digest.update(parameter.detach().numpy().tobytes())
     return digest.hexdigest()
@@ -114,3 +113,12 @@ def lower_known(model: nn.Module, collate: KnowledgeCollator, layers: int) -> It
 def _blocks(model: nn.Module) -> tuple[nn.ModuleList, list[list[int]]]:
     inner = getattr(model, "model", model)
     return find_blocks(inner if isinstance(inner, PreTrainedModel) else model)  # type: ignore[arg-type]
+
+
+def _embeddings(model: nn.Module, blocks: nn.ModuleList) -> list[nn.Module]:
+    """The word embeddings and what is made of them before the first block: positions, kinds, their norm."""
+    words = model.get_input_embeddings()  # type: ignore[operator]
+    holder = next(module for module in model.modules() if any(child is words for child in module.children()))
+    if all(module is not blocks for module in holder.modules()):
+        return [holder]
+    return [child for child in holder.children() if isinstance(child, nn.Embedding)]  # GPT-2's are beside its blocks

@@ -35,6 +35,12 @@ class FusionConfig:
     decoder: bool = False
     """Of an encoder-decoder: its decoder, too, reads what the source mentions, after the same blocks."""
 
+    def __post_init__(self) -> None:
+        if self.dim < 1 or self.num_heads < 1 or self.dim % self.num_heads:
+            raise ValueError(f"fusion dim {self.dim} is no multiple of its {self.num_heads} heads")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"fusion dropout is {self.dropout}, expected 0 to less than 1")
+
 
 class Knowledge(NamedTuple):
     """What a batch of texts may mention."""
@@ -69,8 +75,6 @@ class KnowledgeAttention(nn.Module):
     def __init__(self, *, hidden_size: int, table: EntityTable, config: FusionConfig) -> None:
         super().__init__()
         dim = config.dim
-        if dim % config.num_heads:
-            raise ValueError(f"fusion dim {dim} is no multiple of its {config.num_heads} heads")
         self.num_heads = config.num_heads
         # knowledge is data: the table is neither trained nor saved with the weights, and can be exchanged
         self.register_buffer("table", table.vectors.clone(), persistent=False)

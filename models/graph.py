@@ -16,7 +16,7 @@ from transformers import AutoModel
 
 from kg.errors import ConfigError
 from kg.snapshot import Snapshot
-from models.base import fast_bf16, load_base, load_tokenizer, mean_pooled, resolve_base
+from models.base import fast_bf16, load_base, load_tokenizer, mean_pooled, weights_of
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)  # torch-geometric compiles nothing here
@@ -114,12 +114,14 @@ def text_features(snapshot: Snapshot, base: str, cache: Path) -> Tensor:
 
 
 def embed_texts(texts: Sequence[str], base: str, cache: Path, *, batch_size: int = 64) -> Tensor:
-    """Mean-pooled last states of the base model ``[texts, hidden]``."""
-    digest = hashlib.sha256("\x1e".join([resolve_base(base), str(MAX_TOKENS), *texts]).encode("utf-8", "replace"))
+    """Mean-pooled last states of the base model, of an encoder-decoder its encoder's ``[texts, hidden]``."""
+    digest = hashlib.sha256("\x1e".join([weights_of(base), str(MAX_TOKENS), *texts]).encode("utf-8", "replace"))
     file = cache / f"text-{digest.hexdigest()[:32]}.safetensors"
     if file.is_file():
         return load_file(file)["features"]
     tokenizer, model = load_tokenizer(base), load_base(base, AutoModel).eval()
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
     tokens = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
     order = sorted(range(len(texts)), key=lambda index: len(tokens[index]))
     features = torch.zeros(len(texts), model.config.hidden_size)

@@ -178,12 +178,7 @@ def find_blocks(model: PreTrainedModel, *, decoder: bool = False) -> tuple[nn.Mo
     Raises:
         ConfigError: no such list is found.
     """
-    if isinstance(model.config, EncoderDecoderConfig):
-        config: Any = model.config.decoder if decoder else model.config.encoder
-    else:
-        config = model.config.get_text_config(decoder=decoder, encoder=not decoder)
-    depth = int((decoder and getattr(config, "num_decoder_layers", None)) or config.num_hidden_layers)
-    groups = int(getattr(config, "num_hidden_groups", depth))
+    depth, groups = depth_of(model.config, decoder=decoder)
     first = sum(map(len, find_blocks(model)[1])) if decoder else 0
     side: nn.Module = model.get_decoder() if decoder else model
     for module in side.modules():
@@ -196,6 +191,16 @@ def find_blocks(model: PreTrainedModel, *, decoder: bool = False) -> tuple[nn.Mo
                 uses[int(layer / (depth / groups))].append(first + layer)
             return module, uses
     raise ConfigError(f"{type(model).__name__} has no list of {groups} blocks; fusing it needs a rule in find_blocks.")
+
+
+def depth_of(config: Any, *, decoder: bool = False) -> tuple[int, int]:
+    """Layers of a model, and the blocks that they are made of: ALBERT's are fewer, each used several times."""
+    if isinstance(config, EncoderDecoderConfig):
+        config = config.decoder if decoder else config.encoder
+    else:
+        config = config.get_text_config(decoder=decoder, encoder=not decoder)
+    depth = int((decoder and getattr(config, "num_decoder_layers", None)) or config.num_hidden_layers)
+    return depth, int(getattr(config, "num_hidden_groups", depth))
 
 
 def so_far(knowledge: Knowledge, num_cached: int, seq: int) -> tuple[Knowledge, Tensor]:

@@ -62,7 +62,7 @@ def paired_bootstrap(treated: Counts, control: Counts, *, resamples: int = RESAM
         rates = [np.divide(s[:, 0], s[:, 1], out=np.zeros(num_seeds), where=s[:, 1] > 0).mean() for s in sums]
         differences[index] = rates[0] - rates[1]
     low, high = np.quantile(differences, [0.025, 0.975])
-    mean = score(treated).mean() - score(control).mean()
+    mean = np.nan_to_num(score(treated)).mean() - np.nan_to_num(score(control)).mean()
     return Interval(mean=100 * float(mean), low=100 * float(low), high=100 * float(high))
 
 

@@ -6,7 +6,7 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from kg.errors import ConfigError
@@ -59,7 +59,7 @@ class Graph(Load):
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
 class Task:
-    """One fine-tuning task; the first of a recipe is the one that is served."""
+    """One fine-tuning task; those of a recipe are all served, the first where none is named."""
 
     name: str
     kind: Literal[
@@ -87,9 +87,9 @@ class Task:
     """Of a task that writes: read also what was written for a training text: of those nearest to each, the one that the
     others agree with (``models.retrieval``). The training texts are kept with the model."""
     training: Training = field(default_factory=Training)
-    max_train: int | None = None
+    max_train: PositiveInt | None = None
     """Use no more training examples than this."""
-    max_test: int | None = None
+    max_test: PositiveInt | None = None
     """Test on no more examples than this, the same for all arms and seeds, drawn at random; validate on a quarter."""
     shots: tuple[int, ...] = ()
     """Labelled examples a class, drawn anew with each seed: each number is a task of its own. None: all there are."""
@@ -258,7 +258,7 @@ def default_recipe(data: Path | None) -> str:
     recipe = load_recipe("finance")
     try:
         loaded = (path for load in recipe.graph.loads for path in load.paths)
-        for path in (*loaded, *(task.path for task in recipe.tasks)):
+        for path in (*loaded, *(task.path for task in recipe.tasks), *recipe.pretrain.corpus, *recipe.pretrain.replay):
             resolve_path(path, data)
     except ConfigError:
         return "sample"

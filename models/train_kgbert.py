@@ -57,6 +57,7 @@ class _Common:
         from kg.settings import Settings
         from models.recipe import default_recipe, load_recipe
         from models.run import Run
+        from models.stages.checks import check
 
         if recipe_name is None:
             recipe_name = default_recipe(Settings.from_env().data)
@@ -72,6 +73,7 @@ class _Common:
             ban_inverses=self.ban_inverses or None,
             drop_gold_edges=self.drop_gold_edges or None,
         )
+        check(recipe)
         return Run.open(self.run_folder or Path("runs") / recipe.name, recipe)
 
 

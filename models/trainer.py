@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import extract_model_from_parallel
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset, SequentialSampler
@@ -143,7 +144,8 @@ class Passes(Dataset[dict[str, Any]]):
         prepare: Callable[[dict[str, Any], int], dict[str, Any]],
     ) -> None:
         self.features, self.seed, self.prepare = features, seed, prepare
-        total = config.max_steps * config.batch_size if config.max_steps > 0 else round(config.epochs * len(features))
+        wanted = round(config.epochs * len(features))
+        total = config.max_steps * config.batch_size if config.max_steps > 0 else max(wanted, 1)
         lengths = np.array([len(feature["input_ids"]) for feature in features])
         orders: list[NDArray[np.int64]] = []
         for number in range(-(-total // len(features))):
@@ -248,6 +250,8 @@ def fit(
     newest = last_complete_checkpoint(folder)
     with quiet(), attention_written_out(model):
         done = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    # out of the Trainer's bfloat16, in which it would be measured, but never served
+    extract_model_from_parallel(model, keep_fp32_wrapper=False)
     losses = [(int(row["step"]), float(row["loss"])) for row in trainer.state.log_history if "loss" in row]
     return Trained(losses=losses, seconds=float(done.metrics["train_runtime"]), steps=int(done.global_step))
 

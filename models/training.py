@@ -1,33 +1,36 @@
 """How models are pretrained, taught and fine-tuned, as a recipe says it; settings alone, nothing heavy."""
 
 from dataclasses import field
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_Share = Annotated[float, Field(ge=0, le=1)]
+SHORTEST = 8
+"""Tokens that a text may be cut to: below, its own signs leave no room to read it in windows."""
 
 
 @checked(frozen=True, kw_only=True, config=_STRICT)
 class Training:
     """How one model is trained; the defaults suit MiniLM on a CPU."""
 
-    epochs: float = 4.0
+    epochs: PositiveFloat = 4.0
     max_steps: int = -1
     """Overrides ``epochs`` when positive."""
-    batch_size: int = 16
-    learning_rate: float = 1e-4
+    batch_size: PositiveInt = 16
+    learning_rate: NonNegativeFloat = 1e-4
     """Of the base model. MiniLM wants 1e-4 to 3e-4; 2e-5, a BERT-base habit, underfits."""
-    head_learning_rate: float = 5e-4
+    head_learning_rate: NonNegativeFloat = 5e-4
     """Of what starts untrained: fusion blocks and the task's head."""
-    warmup_ratio: float = 0.1
-    weight_decay: float = 0.01
-    entity_dropout: float = 0.15
+    warmup_ratio: _Share = 0.1
+    weight_decay: NonNegativeFloat = 0.01
+    entity_dropout: _Share = 0.15
     """Share of mentions whose entities are hidden in a training step."""
-    max_length: int = 128
-    """Tokens a text; longer ones are cut."""
-    save_steps: int = 200
+    max_length: Annotated[int, Field(ge=SHORTEST)] = 128
+    """Tokens a text; longer ones are cut, or read in windows by the kinds that can (``Objective.windowed``)."""
+    save_steps: PositiveInt = 200
     """Steps between checkpoints, and so what a killed training has to do again at most."""
     attention_dropout: bool = True
     """Attention weights are dropped as the base has it. Without that PyTorch's fused kernel serves on a CPU."""
@@ -49,11 +52,11 @@ class Cleaning:
 
     unicode: bool = True
     """NFKC, broken encodings mended, control and invisible characters out."""
-    boilerplate: int = 10
+    boilerplate: NonNegativeInt = 10
     """Drop lines, numbers aside, that this many documents had; 0 keeps them."""
     sentences: bool = False
     """A text is a sentence, not a line."""
-    min_length: int = 21
+    min_length: NonNegativeInt = 21
     """Characters that a text has at least."""
     language: str = ""
     """ISO 639-1 code; texts of other languages are dropped."""
@@ -79,16 +82,16 @@ class Pretrain(Training):
     """Files and folders of texts (``models.corpus``); the training texts of the tasks are always added."""
     text_key: str = "text"
     """Where the rows of a corpus have their text."""
-    max_texts: int = 4000
+    max_texts: PositiveInt = 4000
     """Drawn evenly from the whole corpus."""
     cleaning: Cleaning = field(default_factory=Cleaning)
-    mask_probability: float = 0.15
+    mask_probability: _Share = 0.15
     """Share of the words, or of a T5's tokens, that are to be predicted; a causal model predicts all."""
-    mention_probability: float = 0.3
+    mention_probability: _Share = 0.3
     """Chance that a linked mention is masked whole."""
-    new_terms: int = 0
+    new_terms: NonNegativeInt = 0
     """Words of the texts that become tokens of their own: those that save most tokens."""
-    evaluate_steps: int = 0
+    evaluate_steps: NonNegativeInt = 0
     """Steps between two measures of the loss on texts apart: the best weights are kept; 0 keeps the last."""
     patience: int = 2
     """Measures without a better one after which training stops."""
@@ -111,12 +114,12 @@ class Pretrain(Training):
 class MapTuning(Training):
     """Teaching the fusion blocks what an entity's vector stands for (``models.map_tuning``); 0 epochs skip it."""
 
-    epochs: float = 0.0
-    batch_size: int = 32
-    head_learning_rate: float = 1e-3
-    max_texts: int = 4000
+    epochs: NonNegativeFloat = 0.0
+    batch_size: PositiveInt = 32
+    head_learning_rate: NonNegativeFloat = 1e-3
+    max_texts: PositiveInt = 4000
     """Linked training texts of the tasks; no label is used."""
-    wrong_links: float = 0.1
+    wrong_links: _Share = 0.1
     """Share of the mentions that are led to a wrong entity, which the choice of candidates is to see."""
 
 
@@ -124,8 +127,8 @@ class MapTuning(Training):
 class Decoding:
     """How a task that writes does it."""
 
-    max_tokens: int = 64
+    max_tokens: PositiveInt = 64
     """Tokens of a text that is written; longer ones are cut in training, too."""
-    num_beams: int = 1
-    no_repeat: int = 3
+    num_beams: PositiveInt = 1
+    no_repeat: NonNegativeInt = 3
     """No run of so many tokens is written twice; 0 allows it."""

@@ -130,13 +130,14 @@ class MultiLabelClassification(Objective):
 
     def score(self, predictions: list[Any], examples: Sequence[Example]) -> Scored:
         gold, given = self._matrix([example.labels for example in examples]), self._matrix(predictions)
+        right, all_there_are = 2 * (gold & given), gold + given
         return Scored(
-            metrics={
-                "micro_f1": float(f1_score(gold, given, average="micro", zero_division=0)),
-                "macro_f1": float(f1_score(gold, given, average="macro", zero_division=0)),
+            metrics={  # of a single label scikit-learn would take its absence for another
+                "micro_f1": float(right.sum() / max(all_there_are.sum(), 1)),
+                "macro_f1": float((right.sum(0) / all_there_are.sum(0).clip(1)).mean()),
                 "exact_set": float((gold == given).all(axis=1).mean()),
             },
-            counts=np.stack([2.0 * (gold & given).sum(1), gold.sum(1) + given.sum(1)], axis=1).astype(float),
+            counts=np.stack([right.sum(1), all_there_are.sum(1)], axis=1).astype(float),
             predictions=predictions,
         )
 

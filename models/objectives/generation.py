@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedTokenizerBase
 
 from kg.types import Link
-from models.batch import IGNORED, KnowledgeCollator, KnowledgeEncoder, batches_by_length, shifted
+from models.batch import IGNORED, KnowledgeCollator, KnowledgeEncoder, batches_by_length, on_device_of, shifted
 from models.examples import Example
 from models.kgbert import KGBertForCausalLM, KGBertForSeq2SeqLM
 from models.objectives.objective import Objective, Reading, Scored
@@ -80,7 +80,7 @@ class Seq2SeqGeneration(Objective):
             for indices in batches_by_length(features, BATCH):
                 batch = self.prompts([features[index] for index in indices], collate)
                 written = model.generate(
-                    **batch,
+                    **on_device_of(model, batch),
                     max_new_tokens=self.max_tokens,
                     num_beams=self.num_beams,
                     no_repeat_ngram_size=self.no_repeat,
@@ -199,7 +199,7 @@ def _end(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _of_tokens(logits: Tensor, ids: Sequence[int]) -> Tensor:
-    chosen = torch.tensor(ids)[None, :, None].expand(len(logits), -1, 1)
+    chosen = torch.tensor(ids, device=logits.device)[None, :, None].expand(len(logits), -1, 1)
     return torch.softmax(logits.float(), dim=-1).gather(-1, chosen)[..., 0]
 
 

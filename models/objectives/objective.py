@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.batch import KnowledgeEncoder, batches_by_length
+from models.batch import KnowledgeEncoder, batches_by_length, on_device_of
 from models.examples import Example
 from models.frozen import Collate
 
@@ -204,7 +204,7 @@ def predict_raw(
         for indices in batches_by_length(features, batch_size):
             batch = collate([features[index] for index in indices])
             batch.pop("labels", None)
-            output = raw(model(**batch)).float().numpy()
+            output = raw(model(**on_device_of(model, batch))).float().cpu().numpy()
             masks = batch["attention_mask"].bool().numpy()
             for index, row, mask in zip(indices, output, masks, strict=True):
                 found[index] = row[mask] if row.ndim > 1 else row

@@ -10,6 +10,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from transformers import AutoModel, set_seed
 
+from kg.errors import ConfigError
 from kg.settings import Settings
 from models.arms import WITHOUT_KNOWLEDGE, Arm
 from models.base import load_base
@@ -78,6 +79,10 @@ def tune_map(
         for part in parts_of(feature)
         if part["mention_entities"]
     ]
+    if not texts:
+        raise ConfigError(
+            "Map-tuning goes by linked mentions, and no training text of the tasks has one; set map.epochs to 0."
+        )
     random.Random(0).shuffle(texts)  # noqa: S311
     texts = texts[: config.max_texts]
     tokenizer = text_encoder(run_path, recipe.base, snapshot, tasks[0][0].training.max_length).tokenizer

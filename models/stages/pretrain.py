@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kg.settings import Settings
 from models.arms import Arm
 from models.base import MINILM, load_tokenizer, quiet
-from models.batch import KnowledgeCollator
+from models.batch import KnowledgeCollator, on_device_of
 from models.cleaning import cleaning_table
 from models.masking import CAUSAL, MASKED, Family, corruptor, family_of, predict_masked_only
 from models.mentions import hide_mentions
@@ -195,7 +195,7 @@ def held_out_loss(
     with torch.inference_mode():
         for start in range(0, len(features), batch_size):
             some = enumerate(features[start : start + batch_size], start)
-            batch = collate([prepare(feature, number) for number, feature in some])
+            batch = on_device_of(model, collate([prepare(feature, number) for number, feature in some]))
             labels = batch["labels"][:, 1:] if family is CAUSAL else batch["labels"]
             asked = int((labels != -100).sum())
             total += float(model(**batch).loss) * asked

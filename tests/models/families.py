@@ -57,6 +57,8 @@ def general_texts(number: int, *, seed: int = 0) -> list[str]:
 def tiny_tokenizer(family: str, texts: Iterable[str], *, size: int = 100) -> PreTrainedTokenizerFast:
     """A tokenizer as the family's is made, of so few pieces that words are split."""
     special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    if family == "gpt2":  # as published: one token for all, and none for padding
+        special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
     if family in ("bert", "roberta", "albert"):
         special |= {"cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"}
     names = list(dict.fromkeys(special.values()))

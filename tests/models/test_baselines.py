@@ -51,6 +51,16 @@ def test_the_commonest_label_is_right_as_often_as_it_is_there() -> None:
     assert reached("sequence_classification", [*train, train[1]], [*test, test[1]])["majority"] == pytest.approx(4 / 7)
 
 
+@pytest.mark.parametrize("names", [("A", "B"), ("+", "-")])
+def test_hypotheses_of_one_sign_are_words(names: tuple[str, str]) -> None:
+    pairs = [
+        Example(id=f"{name}{i}", text=f"Which of the two is it, {i}?", second=name, label=str(name == names[0]))
+        for i in range(6)
+        for name in names
+    ]
+    assert reached("pair_classification", pairs, pairs)["hypothesis only"] == 1.0
+
+
 def test_of_several_labels_each_has_its_words() -> None:
     train = [
         Example(id=f"{i}{word}", text=f"{word} {i}", labels=labels)

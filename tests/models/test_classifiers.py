@@ -1,5 +1,6 @@
 """A matrix above an encoder's states: which states it reads, in which families, and after it is saved."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from models.base import load_base
+from models.base import load_base, load_tokenizer
+from models.batch import KnowledgeCollator
 from models.classifiers import RelationClassifier, SequenceClassifier
 from models.kgbert import KGBertConfig, KGBertForSequenceClassification
-from tests.models.families import tiny_language_model
+from tests.models.families import domain_texts, tiny_language_model
 from tests.models.tiny import FUSION, TABLE, answer, tiny_base
 
 TOKENS = torch.tensor([[2, 9, 8, 7, 6, 3]])
@@ -52,9 +54,27 @@ def test_decoders_and_encoder_decoders_have_the_head_that_they_have_in_transform
     model = classifier(family, tmp_path)
     torch.manual_seed(0)
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / family, num_labels=3).eval()
+    theirs.config.pad_token_id = model.config.pad_token_id  # GPT-2 is published without one
     assert type(model) is type(theirs)
     ended = torch.cat([TOKENS, torch.tensor([[int(model.config.eos_token_id)]])], 1)
     assert torch.equal(answer(model, input_ids=ended), answer(theirs, input_ids=ended))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("family", OTHERS)
+def test_texts_of_unlike_length_are_classified_together_as_alone(family: str, fused: bool, tmp_path: Path) -> None:
+    model, name = classifier(family, tmp_path), str(tmp_path / family)
+    if fused:
+        torch.manual_seed(0)
+        options = {"fusion": replace(FUSION, layers=(1,)), "num_labels": 3}
+        KGBertForSequenceClassification.from_base(name, TABLE, **options).save_pretrained(tmp_path / "saved")
+        model = KGBertForSequenceClassification.from_pretrained(tmp_path / "saved").eval()
+    tokenizer = load_tokenizer(name)
+    features = [dict(tokenizer(text)) for text in ("Acme Bank", *domain_texts(3))]
+    collate = KnowledgeCollator(tokenizer=tokenizer, with_knowledge=False)
+    together = answer(model, **collate(features))
+    for feature, row in zip(features, together, strict=True):
+        torch.testing.assert_close(answer(model, **collate([feature]))[0], row)
 
 
 def test_the_loss_is_that_of_the_kind_of_labels(tmp_path: Path) -> None:

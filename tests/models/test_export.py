@@ -175,6 +175,8 @@ def test_a_folder_without_an_export_is_refused_in_one_line(tmp_path: Path, capsy
     assert main([str(tmp_path / "run"), "--out", str(tmp_path)]) == 2
     assert "is not empty and holds no export" in capsys.readouterr().err
     assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert main([str(tmp_path / "run"), "--out", str(tmp_path / "mine.txt")]) == 2
+    assert "mine.txt is a file; name a folder with --out" in capsys.readouterr().err
     assert main([str(tmp_path / "run"), "--out", str(tmp_path / "out")]) != 0
     assert "not a run folder" in capsys.readouterr().err
 

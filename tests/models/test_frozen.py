@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from models.base import load_base
 from models.batch import PAIR, KnowledgeCollator, KnowledgeEncoder
+from models.classifiers import SequenceClassifier
 from models.frozen import STATES, freeze_lower, lower_digest, lower_known, lower_states
+from models.injection import find_blocks
 from models.kgbert import KGBertForRelationClassification, KGBertModel
+from tests.models.families import tiny_language_model
 from tests.models.test_relations import OBJECTIVE, OWNED, OWNS
 from tests.models.tiny import FUSION, TABLE, answer, open_gates, tiny_base, tiny_encoder
 
@@ -75,9 +79,24 @@ def test_frozen_blocks_get_no_gradient_and_the_others_do(encoder: KnowledgeEncod
         model(**collate_known(with_states(features, states))).loss.backward()
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert not any("word_embeddings" in name or "layer.0." in name for name in trained)
+    assert not any(p.requires_grad for name, p in model.named_parameters() if "embeddings." in name)
     assert any("layer.1." in name for name in trained)
     assert any("knowledge_attention" in name for name in trained)
     assert all(key in features[0] for key in ("input_ids", PAIR))
+
+
+@pytest.mark.parametrize("family", ["roberta", "gpt2", "t5"])
+def test_all_that_lies_below_the_blocks_is_frozen_in_every_family(family: str, tmp_path: Path) -> None:
+    model = load_base(tiny_language_model(family, tmp_path), SequenceClassifier, num_labels=2)
+    freeze_lower(model, LAYERS)
+    blocks, _ = find_blocks(model)
+    frozen = {id(parameter) for parameter in model.parameters() if not parameter.requires_grad}
+    reached: list[torch.Tensor] = []
+    handle = blocks[LAYERS].register_forward_pre_hook(lambda _, args: reached.append(args[0]))
+    model(input_ids=torch.tensor([[5, 6, 7, model.config.eos_token_id]] * 2), labels=torch.tensor([0, 1]))
+    handle.remove()
+    assert frozen
+    assert reached[0].grad_fn is None  # nothing that is trained was on the way
 
 
 def test_models_share_what_is_computed_below_only_where_their_weights_are_the_same(

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModel
 
 from kg.errors import ConfigError
 from kg.snapshot import Snapshot
+from models.base import load_tokenizer
 from models.graph import embed_texts, entity_texts, load_graph, split_edges, text_features, triples_of, with_inverses
 from tests.builders import COMPANIES, tiny_snapshot
+from tests.models.families import domain_texts, tiny_language_model
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +121,25 @@ def test_a_half_written_cache_is_not_read(snapshot: Snapshot, tmp_path: Path) ->
     file.rename(file.with_suffix(".part"))
     assert torch.equal(text_features(snapshot, "minilm", tmp_path), features)
     assert [found.name for found in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_a_text_has_the_features_of_its_own_tokens_in_whatever_company(family: str, tmp_path: Path) -> None:
+    base = tiny_language_model(family, tmp_path / "base")
+    short, long = "Acme Bank", " ".join(domain_texts(1))
+    together = embed_texts([short, long], base, tmp_path)
+    alone = torch.cat([embed_texts([text], base, tmp_path) for text in (short, long)])
+    torch.testing.assert_close(together, alone, rtol=0.05, atol=0.05)  # in bfloat16
+    model = AutoModel.from_pretrained(base).eval()
+    inputs = load_tokenizer(base)(short, return_tensors="pt")
+    with torch.no_grad():
+        states = (model.encoder if family == "t5" else model)(**inputs).last_hidden_state
+    torch.testing.assert_close(alone[0], states[0].mean(0), rtol=0.05, atol=0.05)
+
+
+def test_new_weights_in_the_folder_of_a_base_give_new_features(tmp_path: Path) -> None:
+    base = tiny_language_model("bert", tmp_path / "base")
+    before = embed_texts(["Acme Bank"], base, tmp_path)
+    assert torch.equal(embed_texts(["Acme Bank"], base, tmp_path), before)
+    tiny_language_model("bert", tmp_path / "base", seed=1)
+    assert not torch.equal(embed_texts(["Acme Bank"], base, tmp_path), before)

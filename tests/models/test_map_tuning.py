@@ -1,5 +1,7 @@
 """The map is taught without labels: a masked mention is told by its entity, and a wrong link is told by its text."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoModel, PreTrainedModel
 
+from kg.errors import ConfigError
 from models.base import load_base
 from models.batch import KnowledgeCollator, KnowledgeEncoder
-from models.entity_table import FIRST, NULL
+from models.entity_table import FIRST, NULL, EntityTable
 from models.injection import inject_knowledge, knowledge_of
 from models.map_tuning import (
     LINKS,
@@ -22,6 +25,10 @@ from models.map_tuning import (
     unmasked_states,
 )
 from models.objectives import RelationClassification
+from models.recipe import Task, load_recipe
+from models.stages.maptune import tune_map
+from models.training import MapTuning
+from tests.builders import tiny_snapshot
 from tests.models.test_relations import OWNED, OWNS
 from tests.models.tiny import FUSION, TABLE, tiny_base, tiny_encoder
 
@@ -107,6 +114,22 @@ def test_a_taught_model_tells_a_masked_mention_by_its_entity_and_its_base_stays(
     astray = [lead_astray(one, 1.0, 10, 3) for one in features]
     misled = tuner(**collate([{**one, LINKS: one["mention_entities"]} for one in astray]))["loss"]
     assert told < misled  # the entity is what it goes by
+
+
+def test_texts_without_a_linked_mention_teach_no_map(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    snapshot = tiny_snapshot(run / "snapshot")
+    (run / "table").mkdir()
+    vectors = EntityTable.random(num_entities=snapshot.num_entities, dim=8).vectors
+    EntityTable(tuple(snapshot.ids), vectors, snapshot.hash, "random").save(run / "table")
+    rows = [{"text": f"It rained {i}.", "label": "wet"} for i in range(9)]
+    file = tmp_path / "rain.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = Task(name="rain", kind="sequence_classification", reader="table", path=str(file))
+    recipe = replace(load_recipe("sample"), base="minilm", tasks=(task,), map=MapTuning(epochs=1.0))
+    options: Any = {"recipe": recipe, "snapshot": "snapshot", "tasks": [(task, file)], "arm": "fused"}
+    with pytest.raises(ConfigError, match=r"no training text of the tasks has one; set map\.epochs to 0"):
+        tune_map(run, tmp_path / "job", print, **options)
 
 
 def test_where_links_are_wrong_the_choice_learns_to_say_none_of_them(

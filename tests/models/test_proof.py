@@ -124,3 +124,12 @@ def test_different_examples_cannot_be_paired() -> None:
 
 def test_one_value_has_no_deviation() -> None:
     assert np.isnan(mean_and_deviation([0.5])[1])
+
+
+def test_where_there_is_nothing_to_find_and_nothing_found_nobody_gains() -> None:
+    nothing = np.zeros((2, 30, 2))
+    verdict = judge("x", {"fused": nothing, "plain": nothing, "shuffled": nothing})
+    assert verdict is not None
+    assert not verdict.helps
+    assert (verdict.over["plain"].mean, verdict.over["plain"].low) == (0.0, 0.0)
+    assert "nan" not in verdict.sentence

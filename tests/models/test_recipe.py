@@ -12,7 +12,10 @@ from kg.store import GraphStore
 from models.arms import ARMS
 from models.recipe import RECIPES, Recipe, default_recipe, load_recipe, resolve_path
 from models.run import Run
+from models.stages.checks import check
 from models.stages.gnn import make_snapshot
+from models.train_kgbert import main
+from tests.models.families import tiny_language_model
 
 SMALLEST = """
 name = "small"
@@ -89,6 +92,79 @@ def test_an_unknown_key_or_a_wrong_type_is_refused_by_name(added: str, said: str
     assert refusal(name).startswith(f"{name}: {said}")
 
 
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ("[tasks.training]\nepochs = 0", "tasks.0.training.epochs: Input should be greater than 0"),
+        ("[tasks.training]\nbatch_size = 0", "tasks.0.training.batch_size: Input should be greater than 0"),
+        ("[tasks.training]\nsave_steps = 0", "tasks.0.training.save_steps: Input should be greater than 0"),
+        ("[tasks.training]\nentity_dropout = 7", "tasks.0.training.entity_dropout: Input should be less than or equal"),
+        ("[tasks.training]\nmax_length = 2", "tasks.0.training.max_length: Input should be greater than or equal to 8"),
+        ("[tasks.training]\nlearning_rate = nan", "tasks.0.training.learning_rate: Input should be a finite number"),
+        ("[pretrain]\nmask_probability = -1", "pretrain.mask_probability: Input should be greater than or equal to 0"),
+        ("[map]\nwrong_links = 2", "map.wrong_links: Input should be less than or equal to 1"),
+        ("[tasks.decoding]\nnum_beams = 0", "tasks.0.decoding.num_beams: Input should be greater than 0"),
+        ("[fusion]\ndim = 100\nnum_heads = 3", "fusion: fusion dim 100 is no multiple of its 3 heads"),
+        ("[fusion]\ndropout = 1.5", "fusion: fusion dropout is 1.5, expected 0 to less than 1"),
+    ],
+)
+def test_a_number_that_nothing_can_be_trained_with_is_refused_by_name(added: str, said: str, tmp_path: Path) -> None:
+    name = recipe(tmp_path, SMALLEST + added)
+    assert refusal(name).startswith(f"{name}: {said}")
+
+
+FITTING = SMALLEST + "[fusion]\nlayers = [1]\n"
+
+
+@pytest.mark.parametrize(
+    ("family", "added", "said"),
+    [
+        ("bert", "[tasks.training]\nfrozen_layers = 2", "task desk: frozen_layers is 2, expected 0 to 1"),
+        ("bert", "[tasks.training]\nfrozen_layers = -1", "task desk: frozen_layers is -1, expected 0 to 1"),
+        ("albert", "[tasks.training]\nfrozen_layers = 1", "uses each of its blocks several times"),
+        ("bert", "[tasks.training]\nmax_length = 513", "max_length is 513, but the base model reads 512 tokens"),
+        ("roberta", "[pretrain]\nmax_length = 512", "pretrain: max_length is 512, but the base model reads 511 tokens"),
+        ("gpt2", "[tasks.training]\nmax_length = 129", "max_length is 129, but the base model reads 128 tokens"),
+        ("gpt2", "[map]\nepochs = 1", "has no mask token; set map.epochs to 0"),
+        ("t5", "[map]\nepochs = 1", "has no mask token; set map.epochs to 0"),
+        ("bert", "[map]\nmax_length = 64", "map.max_length is 64, but nothing reads it there: leave it out"),
+        ("bert", "[map]\nlearning_rate = 1e-3", "map.learning_rate is 0.001, but nothing reads it there"),
+        ("bert", "[pretrain]\nlora_rank = 8", "pretrain.lora_rank is 8, but nothing reads it there: leave it out"),
+    ],
+)
+def test_what_the_base_or_a_stage_cannot_do_is_refused_before_anything_is_made(
+    family: str, added: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = f"base = '{tiny_language_model(family, tmp_path / 'base')}'\n"
+    check(load_recipe(recipe(tmp_path, base + FITTING)))
+    capsys.readouterr()
+    assert main([recipe(tmp_path, base + FITTING + added), "--run", str(tmp_path / "run")]) == 2
+    refused = capsys.readouterr().err
+    assert said in refused
+    assert refused.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_written_beside_a_text_has_to_fit_too(tmp_path: Path) -> None:
+    base = tiny_language_model("bert", tmp_path / "base")
+    long = f"base = '{base}'\n{FITTING}[tasks.training]\nmax_length = 512\n"
+    check(load_recipe(recipe(tmp_path, long)))
+    with pytest.raises(ConfigError, match="max_length is 512, with 64 tokens of facts beside it, but .* 512 tokens"):
+        check(load_recipe(recipe(tmp_path, f'arms = ["plain", "text"]\n{long}')))
+    written = tiny_language_model("gpt2", tmp_path / "gpt2")
+    text = FITTING.replace("sequence_classification", "causal_generation") + "[tasks.training]\nmax_length = 100\n"
+    with pytest.raises(ConfigError, match="max_length is 100, with 64 tokens of what is written beside it"):
+        check(load_recipe(recipe(tmp_path, f"base = '{written}'\n{text}")))
+    free = tiny_language_model("t5", tmp_path / "t5")
+    check(load_recipe(recipe(tmp_path, f"base = '{free}'\n{FITTING}[tasks.training]\nmax_length = 5000\n")))
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in RECIPES.glob("*.toml")))
+def test_every_recipe_asks_what_its_base_can_do(name: str) -> None:
+    if (read := load_recipe(name)).base == "minilm":  # another has to be downloaded
+        check(read)
+
+
 def test_a_key_that_is_missing_or_an_arm_that_does_not_exist_is_named(tmp_path: Path) -> None:
     assert "graph.source_id: " in refusal(recipe(tmp_path, SMALLEST.replace('source_id = "small"', "")))
     assert "kind: " in refusal(recipe(tmp_path, SMALLEST.replace("sequence_classification", "classification")))
@@ -147,6 +223,9 @@ def test_without_the_data_of_finance_the_sample_is_the_default(tmp_path: Path) -
     assert default_recipe(tmp_path) == "sample"
     finance = load_recipe("finance")
     for path in (*finance.graph.paths, *(task.path for task in finance.tasks)):
+        (tmp_path / path).mkdir(parents=True)
+    assert default_recipe(tmp_path) == "sample"  # its corpus is not there
+    for path in finance.pretrain.corpus:
         (tmp_path / path).mkdir(parents=True)
     assert default_recipe(tmp_path) == "finance"
 

@@ -227,7 +227,7 @@ def test_every_arm_is_taught_trained_and_reported(folder: Path, tmp_path: Path) 
     banned = 'ban_relations = ["INSTANCE_OF"]\n'  # another has to say what an entity is
     text = file.read_text(encoding="utf-8").replace(banned, f'{banned}type_relations = ["RIVAL_OF"]\n')
     first, _, rest = text.partition('[[tasks]]\nname = "names"')  # tags have no arm that is told in words
-    file.write_text(f"{first}[map]\nepochs = 1.0\nmax_length = 48\n[pretrain]{rest.partition('[pretrain]')[2]}")
+    file.write_text(f"{first}[map]\nepochs = 1.0\n[pretrain]{rest.partition('[pretrain]')[2]}")
     arms = get_args(Arm)
     assert main(["evaluate", str(file), "--run", str(tmp_path / "run"), "--arms", *arms]) == 0
     task = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["tasks"]["kind"]

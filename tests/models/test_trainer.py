@@ -29,7 +29,7 @@ from models.trainer import (
 )
 from models.training import Training
 from tests.builders import COMPANIES
-from tests.models.tiny import FUSION, open_gates, tiny_base, tiny_encoder
+from tests.models.tiny import FUSION, answer, open_gates, tiny_base, tiny_encoder
 
 TRAINING = Training(
     max_steps=20, batch_size=4, save_steps=5, learning_rate=1e-3, head_learning_rate=5e-3, max_length=32
@@ -299,6 +299,20 @@ def test_every_example_is_seen_once_a_pass_and_in_another_order_each_time(featur
     orders = seen.order.reshape(3, -1).tolist()
     assert all(sorted(order) == list(range(len(features))) for order in orders)
     assert orders[0] != orders[1] != orders[2]
+
+
+def test_what_was_trained_answers_as_what_is_loaded_from_it(
+    base: str, encoder: KnowledgeEncoder, features: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    model, loaded = fused_model(base, encoder), fused_model(base, encoder)
+    train(model, features, encoder, tmp_path)
+    loaded.load_state_dict(model.state_dict())
+    batch = KnowledgeCollator(tokenizer=encoder.tokenizer)(features)
+    torch.testing.assert_close(answer(model.eval(), **batch), answer(loaded.eval(), **batch))
+
+
+def test_a_share_of_an_epoch_is_one_example_at_least(features: list[dict[str, Any]]) -> None:
+    assert len(passes(features, epochs=1e-4)) == 1
 
 
 def test_what_comes_at_a_position_depends_on_seed_and_position_alone(features: list[dict[str, Any]]) -> None:

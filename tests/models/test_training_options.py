@@ -346,6 +346,21 @@ def test_the_answers_of_all_folds_are_the_test(run: Run) -> None:
     assert {path.name for path in result["folder"].iterdir()} == {"model", "result.json"}
 
 
+@pytest.mark.parametrize("kind", ["multi_label_classification", "token_classification"])
+def test_a_test_in_which_there_is_nothing_to_find_scores_nothing(kind: str, run: Run) -> None:
+    file = run.path.parent / "nothing.jsonl"
+    parts = ["train"] * 8 + ["validation", "test", "test"]
+    rows = [
+        {"split": part, "text": "It rained.", "labels": [], "words": ["It", "rained"], "tags": ["O", "O"]}
+        for part in parts
+    ]
+    rows[0] |= {"labels": ["up"], "tags": ["B-UP", "O"]}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    result = trained(run, Task(name="nothing", kind=kind, reader="table", path=str(file), training=TRAINING))
+    assert set(result["metrics"].values()) <= {0.0, 1.0}
+    assert result["metrics"][result["main_metric"]] == 0.0
+
+
 def test_all_options_together_leave_a_model_like_any_other(run: Run, encoder: KnowledgeEncoder) -> None:
     (task,) = run.recipe.tasks
     options = {"patience": 1, "lora_rank": 2, "class_weights": "balanced", "frozen_layers": 1, "epochs": 2}
