@@ -21,7 +21,7 @@ from models.gnn import affected_nodes, embed, load_encoder
 from models.graph import Data, embed_texts, entity_texts, load_graph, triples_of, with_inverses
 from models.recipe import load_recipe
 from models.reduction import Reduction, encoder_hash, signature_counts
-from models.run import Run, aside, current_knowledge, read_manifest
+from models.run import Run, aside, current_knowledge, hold, read_manifest
 
 FEATURES = "text_features.safetensors"
 """Beside a table: text features of its entities, in the order of its rows. Most of the time would go into them."""
@@ -73,6 +73,7 @@ def reembed(run_path: Path, newer: Snapshot, *, cache: Path) -> Update:
     Raises:
         InputError: the folder is no run, its encoder is not trained yet, or one of its files is missing or broken.
         SnapshotMismatch: the snapshot is of another graph altogether.
+        ConfigError: another process is at work in the run.
     """
     started = time.monotonic()
     manifest, recipe = read_manifest(run_path), load_recipe(str(run_path / "config.toml"))
@@ -80,6 +81,7 @@ def reembed(run_path: Path, newer: Snapshot, *, cache: Path) -> Update:
         raise InputError(
             run_path, f"has no entity table yet; run: python -m models.train_kgbert gnn {recipe.name} --run {run_path}"
         )
+    hold(run_path)
     now = current_knowledge(manifest)
     trained, older = (Snapshot.load(run_path / part["snapshot"]["path"]) for part in (manifest, now))
     table, reduction = EntityTable.load(run_path / now["table"]), Reduction.load(run_path / "table")

@@ -43,8 +43,11 @@ class Regression(Objective):
 
     def encode(self, examples: Sequence[Example], encoder: KnowledgeEncoder) -> list[dict[str, Any]]:
         features = encoder.encode_texts([example.text for example in examples])
-        values = [(float(example.value or 0.0) - self.mean) / self.deviation for example in examples]
-        return [{**feature, "labels": value} for feature, value in zip(features, values, strict=True)]
+        return [{**feature, "labels": self.scaled(one)} for feature, one in zip(features, examples, strict=True)]
+
+    def scaled(self, example: Example) -> float:
+        """What the model is to learn of an example."""
+        return (float(example.value or 0.0) - self.mean) / self.deviation
 
     def probabilities(self, raw: Tensor) -> Tensor:
         return raw.float() * self.deviation + self.mean

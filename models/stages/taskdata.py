@@ -51,8 +51,7 @@ class Prepared:
         """What a model is trained with: features serve all divisions, numbers are scaled by those of one."""
         if not isinstance(self.objective, Regression):
             return feature
-        value = float(self.examples[feature["example"]].value or 0.0)
-        return {**feature, "labels": (value - self.objective.mean) / self.objective.deviation}
+        return {**feature, "labels": self.objective.scaled(self.examples[feature["example"]])}
 
 
 def prepared(run_path: Path, base: str, snapshot: str, task: Task, path: Path, *, facts: bool) -> Prepared:

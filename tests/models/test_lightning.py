@@ -9,7 +9,6 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from transformers import BertModel
 
@@ -165,7 +164,6 @@ def test_lightning_minimises_and_scores_what_our_trainer_does(
         loss=objective.loss(data.features["train"], balanced=training.class_weights is not None),
     )
     torch.testing.assert_close(module.model.state_dict(), ours.state_dict(), rtol=0, atol=1e-6)
-    extract_model_from_parallel(ours, keep_fp32_wrapper=False)
     features = data.features["validation"]
     outputs = objective.predict(ours, features, data.collate)
     chosen = objective.calibrated(outputs, features, splits.validation)
