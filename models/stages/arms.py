@@ -85,7 +85,10 @@ def take_over(model: nn.Module, folder: Path) -> None:
     saved = load_file(folder / "model.safetensors")
     own = model.state_dict()
     if saved.keys().isdisjoint(own):
-        saved = on_both_sides(saved, own)
+        # T5 is named within its classifiers, and is not where it writes
+        within = {name: name.replace("transformer.", "", 1) for name in own}
+        inner = {name: saved[bare] for name, bare in within.items() if bare in saved}
+        saved = inner or on_both_sides(saved, own)
     carried = {name: value for name, value in saved.items() if name in own and not _HEAD.search(name)}
     shared = {name: value for name, value in carried.items() if own[name].shape == value.shape}
     if any("knowledge_attention" in name for name in carried.keys() - shared.keys()):

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from kg.errors import ConfigError
 from models.arms import ARMS
+from models.base import load_base
 from models.classifiers import SequenceClassifier
-from models.kgbert import KGBertForSequenceClassification
+from models.kgbert import KGBertForSeq2SeqLM, KGBertForSequenceClassification, KGBertForTokenClassification
 from models.recipe import Recipe, load_recipe
-from models.stages.arms import arm_table, build_model, taught
+from models.stages.arms import arm_table, build_model, take_over, taught
 from models.stages.finetune import train_task
 from models.trainer import Passes
-from tests.models.tiny import tiny_base
+from tests.models.families import tiny_language_model
+from tests.models.tiny import FUSION, TABLE, tiny_base
 
 pytestmark = pytest.mark.neo4j
 
@@ -65,6 +67,30 @@ def test_fusion_blocks_of_another_width_are_refused(finetuned: Path, tmp_path: P
     save_file({**saved, name: saved[name][:, :-1].contiguous()}, tmp_path / "model.safetensors")
     with pytest.raises(ConfigError, match="of another size"):
         started(finetuned, "fused", warm_start=tmp_path)
+
+
+@pytest.mark.parametrize("kind", [KGBertForSequenceClassification, KGBertForTokenClassification])
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_a_t5_learnt_by_writing_goes_to_its_classifiers(kind: Any, fused: bool, tmp_path: Path) -> None:
+    base, fusion = tiny_language_model("t5", tmp_path / "base"), dataclasses.replace(FUSION, layers=(1,))
+
+    def build(kgbert_class: Any) -> Any:
+        if fused:
+            return kgbert_class.from_base(base, TABLE, fusion=fusion)
+        return load_base(base, kgbert_class.auto_class)
+
+    pretrained = build(KGBertForSeq2SeqLM)
+    with torch.no_grad():
+        for parameter in pretrained.parameters():
+            parameter.add_(0.01)
+    pretrained.save_pretrained(tmp_path / "pretrained")
+    model = build(kind)
+    take_over(model, tmp_path / "pretrained")
+    saved = load_file(tmp_path / "pretrained" / "model.safetensors")
+    learnt = {name: value for name, value in model.state_dict().items() if "classif" not in name}
+    for name, value in learnt.items():
+        bare = name.replace("transformer.", "").replace("encoder.embed_tokens", "shared")
+        assert torch.equal(value, saved[bare.replace("decoder.embed_tokens", "shared")]), name
 
 
 def test_the_arms_start_with_the_same_weights(finetuned: Path) -> None:
