@@ -137,7 +137,12 @@ class Predictor:
         ]
         explained = None
         if words:
-            explained = attribute(self.model, self.collate, whole(example), feature, answer.asked, self.objective)
+            try:
+                explained = attribute(self.model, self.collate, whole(example), feature, answer.asked, self.objective)
+            except NotImplementedError as error:  # T5's classifier takes no embeddings
+                raise UserError(
+                    f"What each word did is not told with this base ({error}); ask without words."
+                ) from error
         return Answer(
             task=self.task.name,
             said=answer.said,

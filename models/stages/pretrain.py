@@ -167,7 +167,7 @@ def towards(model: nn.Module, base: Mapping[str, Tensor], share: float) -> None:
     """
     own = dict(model.named_parameters())
     for name, weight in base.items():
-        own[name].lerp_(weight, share)
+        own[name].lerp_(weight.to(own[name].device), share)
 
 
 @cache

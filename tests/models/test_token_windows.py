@@ -1,7 +1,10 @@
 """Tags of texts that are longer than the model reads at once."""
 
 import random
+from copy import copy
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from time import monotonic, sleep
 
 import numpy as np
@@ -13,14 +16,16 @@ from transformers import BertModel
 from kg.api import create_app
 from kg.errors import UserError
 from models import serve
+from models.base import load_tokenizer
 from models.batch import IGNORED, PARTS, KnowledgeCollator, KnowledgeEncoder
 from models.examples import Example
 from models.explain import as_html, as_lines
-from models.kgbert import KGBertForTokenClassification
+from models.kgbert import KGBertForSequenceClassification, KGBertForTokenClassification
 from models.mentions import Weights, weigh
 from models.objectives import TokenClassification, objective_for
 from models.predictor import MAX_REASONS, Predictor
 from models.recipe import Task
+from tests.models.families import tiny_language_model
 from tests.models.tiny import FUSION, TABLE, open_gates, tiny_base, tiny_encoder
 
 TAGS = ("B-ORG", "I-ORG", "O")
@@ -120,6 +125,20 @@ def test_a_long_text_is_answered_in_windows_as_a_short_one_is_in_one(
     short = predictor.predict("Acme Bank rose.", words=True)
     assert short.words is not None
     assert PARTS not in answer.as_json()
+
+
+def test_a_base_that_cannot_tell_what_words_did_says_so_and_answers(encoder: KnowledgeEncoder, tmp_path: Path) -> None:
+    base = tiny_language_model("t5", tmp_path)
+    objective = objective_for("sequence_classification", [Example(id="", text="", label=label) for label in "ab"])
+    fusion = replace(FUSION, layers=(1,))
+    model = KGBertForSequenceClassification.from_base(base, TABLE, fusion=fusion, **objective.options())
+    model.config.objective = objective.state()
+    own = copy(encoder)
+    own.tokenizer = load_tokenizer(base)
+    answers = Predictor(model, own, replace(TASK, kind="sequence_classification"))
+    assert answers.predict("Borealis Insurance rose.").label in ("a", "b")
+    with pytest.raises(UserError, match="What each word did is not told with this base"):
+        answers.predict("Borealis Insurance rose.", words=True)
 
 
 def test_of_many_links_those_that_are_let_in_most_get_reasons_and_the_rest_is_counted(predictor: Predictor) -> None:
