@@ -1,7 +1,6 @@
 """An answer carries its links and its reasons, and both can be checked by hand."""
 
 import json
-import random
 import re
 import shutil
 from collections.abc import Mapping
@@ -228,7 +227,7 @@ def test_taking_the_decisive_entity_away_changes_the_answer_more_than_a_random_o
     loud: Mapping[str, Predictor], finetuned: Path
 ) -> None:
     """Over sentences on two entities. The links of one are withheld, so that the text is linked and read anew."""
-    predictor, rng = loud["kind"], random.Random(0)
+    predictor = loud["kind"]
     decisive, chance, texts = [], [], 0
     for company, _ in COMPANIES[:MENTIONED]:
         for person in PEOPLE:
@@ -245,12 +244,15 @@ def test_taking_the_decisive_entity_away_changes_the_answer_more_than_a_random_o
                     given = predictor.model(**predictor.collate(features)).logits.softmax(-1)[:, best]
                 return abs(float(given[0] - given[1]))
 
-            decisive.append(change(answer.reasons[0].link))
-            chance.append(change(rng.choice([reason.link for reason in answer.reasons])))
+            changes = [change(reason.link) for reason in answer.reasons]
+            assert changes[0] > max(changes) - 2e-4  # influences have four places
+            decisive.append(changes[0])
+            chance.append(sum(changes) / len(changes))
             texts += 1
     assert texts == 28
     mean_decisive, mean_chance = sum(decisive) / texts, sum(chance) / texts
-    assert mean_decisive > mean_chance + 0.01, (mean_decisive, mean_chance)
+    assert mean_decisive > 0.005
+    assert mean_decisive > 1.3 * mean_chance, (mean_decisive, mean_chance)
 
 
 def test_facts_are_triples_of_the_entity(predictors: Mapping[str, Predictor]) -> None:
