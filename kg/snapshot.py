@@ -11,16 +11,12 @@ manifest is there: it is written aside and renamed.
 """
 
 import errno
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from kg.aside import folder_aside
 from kg.columns import ENTITY_COLUMNS, aliases_with_priors, read_graph, read_sources
 from kg.errors import ConfigError, InputError
 from kg.settings import Settings
@@ -40,7 +37,6 @@ if TYPE_CHECKING:
     from kg.store import GraphStore
 
 FORMAT = 1
-FRESH_S = 60  # within which the maker of a folder has a lock on it
 SCHEMAS: Mapping[str, pa.Schema] = {
     "entities": ENTITY_COLUMNS,
     "aliases": pa.schema(
@@ -223,39 +219,6 @@ def build_snapshot(store: "GraphStore", folder: Path, *, sources: Sequence[str] 
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
                 number += 1  # another process was first, or something that is no snapshot is there
-
-
-@contextmanager
-def folder_aside(parent: Path, name: str) -> Iterator[Path]:
-    """A new folder ``.<name>-…`` to write into, which is gone afterwards unless it was renamed.
-
-    Its maker holds a lock on it, so that what killed ones left is known and removed by the next.
-
-    Raises:
-        ConfigError: ``parent`` cannot be written.
-    """
-    for left in parent.glob(f".{name}*"):
-        with suppress(OSError):  # it is held
-            lock = os.open(left, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if time.time() - os.fstat(lock).st_mtime > FRESH_S:
-                    shutil.rmtree(left)
-            finally:
-                os.close(lock)
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
-    except OSError as error:
-        raise ConfigError(f"{parent} cannot be written ({error.strerror}); name a folder that can.") from error
-    lock = os.open(aside, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # no locks on this disk, so nobody removes it either
-            fcntl.flock(lock, fcntl.LOCK_SH)
-        yield aside
-    finally:
-        os.close(lock)
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def latest_snapshot(folder: Path) -> Path | None:

@@ -18,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from kg.aside import folder_aside
 from kg.errors import ConfigError
 from kg.linking.changes import Changes, compile_changes, is_complete, older_dictionary, write_manifest
 from kg.linking.coherence import ranges
 from kg.linking.compile import compile_dictionary
 from kg.linking.namefiles import Bearer, Entry, NameFiles, open_arrays, open_trie
-from kg.snapshot import Snapshot, folder_aside
+from kg.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
